@@ -1,0 +1,1 @@
+"""What a disc and a cup are: labels, post-processing, measures and scores."""
