@@ -1,0 +1,1 @@
+"""Detector, segmenter, discriminators, losses, and the bundle that they are shipped in."""

@@ -1,0 +1,209 @@
+"""The paper's networks: detector, segmenter, and the global and patch discriminators.
+
+Parts come from torchvision (MobileNetV2) and segmentation-models-pytorch (ASPP, separable
+convolutions, the U-Net's blocks). Networks take pictures as (N, 3, H, W) float in [-1, 1] and
+return logits; the sigmoid of the paper is applied by losses and predictor, where it is stable.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from segmentation_models_pytorch.base.modules import Conv2dReLU
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import ASPP, SeparableConv2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+
+LEAK = 0.2
+"""Negative slope of every leaky ReLU (paper, section 3)."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The paper's detector: a plain U-Net."""
+
+    outputs: int = 1
+    """Maps returned: 1, the disc."""
+    width: int = 32
+    """Channels of the first level; each of the four groups doubles them (32 to 512)."""
+
+
+@dataclass(frozen=True)
+class DeepLabConfig:
+    """The paper's segmenter: DeepLabv3+ on the first four groups of MobileNetV2."""
+
+    outputs: int = 2
+    """Maps returned: disc (cup included), then cup."""
+    aspp_channels: int = 256
+    """Channels of each of the five ASPP branches."""
+    low_channels: int = 32
+    """Channels that the stride-4 features are reduced to."""
+    rates: tuple[int, int, int] = (6, 12, 18)
+    """Dilations of the three 3x3 branches, in stride-8 pixels."""
+    dropout: float = 0.1
+    """Dropout after the ASPP."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rates", tuple(self.rates))
+
+
+NetworkConfig = UNetConfig | DeepLabConfig
+
+
+class UNet(nn.Module):
+    """U-Net with four down and four up groups of two 3x3 convolutions, no normalisation."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        widths = [config.width * 2**level for level in range(5)]
+        self.down = nn.ModuleList(
+            _two_convolutions(entering, leaving)
+            for entering, leaving in zip([3, *widths[:-1]], widths, strict=True)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(entering, leaving, kernel_size=2, stride=2)
+            for entering, leaving in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.join = nn.ModuleList(_two_convolutions(2 * w, w) for w in widths[-2::-1])
+        self.head = nn.Conv2d(config.width, config.outputs, kernel_size=1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1], H and W multiples of 16 -> (N, outputs, H, W) logits."""
+        skips: list[Tensor] = []
+        features = pictures
+        for level, block in enumerate(self.down):
+            features = block(F.max_pool2d(features, 2) if level else features)
+            skips.append(features)
+        for up, join, skip in zip(self.up, self.join, skips[-2::-1], strict=True):
+            features = join(torch.cat([up(features), skip], dim=1))
+        return self.head(features)
+
+
+class DeepLab(nn.Module):
+    """DeepLabv3+ at stride 8: MobileNetV2 to its 64-channel group, separable ASPP, light decoder."""
+
+    def __init__(self, config: DeepLabConfig) -> None:
+        super().__init__()
+        self.encoder = _dilated_mobilenet()
+        width = config.aspp_channels
+        aspp = ASPP(64, width, config.rates, separable=True, dropout=config.dropout)
+        low = Conv2dReLU(24, config.low_channels, kernel_size=1, use_norm="batchnorm")
+        joined = width + config.low_channels
+        decoder = nn.Sequential(
+            *_separable(joined, width), *_separable(width, width), nn.Conv2d(width, config.outputs, 1)
+        )
+        self.aspp, self.low, self.decoder = map(_leaky, (aspp, low, decoder))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1], H and W multiples of 8 -> (N, outputs, H, W) logits."""
+        low = self.encoder[:4](pictures)
+        high = self.aspp(self.encoder[4:](low))
+        high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=False)
+        logits = self.decoder(torch.cat([high, self.low(low)], dim=1))
+        return F.interpolate(
+            logits, size=pictures.shape[-2:], mode="bilinear", align_corners=False
+        )
+
+
+class Discriminator(nn.Module):
+    """Tells source maps from target maps: five 4x4 convolutions of stride 2.
+
+    `patch` keeps the map of answers, one for each patch of 94 pixels (pOSAL); otherwise the answers
+    are averaged into one (the paper's global pooling).
+    """
+
+    def __init__(self, maps: int = 2, *, patch: bool) -> None:
+        super().__init__()
+        widths = [maps, 64, 128, 256, 512]
+        layers: list[nn.Module] = []
+        for entering, leaving in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(entering, leaving, 4, 2, 1), nn.LeakyReLU(LEAK, inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(512, 1, 4, 2, 1))
+        self.patch = patch
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        """(N, 2, H, W) in [0, 1] -> logits of "source": (N, 1, H/32, W/32), or (N, 1) if global."""
+        answers = self.layers(probabilities)
+        return answers if self.patch else answers.mean(dim=(2, 3))
+
+
+def build(config: NetworkConfig) -> nn.Module:
+    """The network that a configuration describes, freshly initialised."""
+    return UNet(config) if isinstance(config, UNetConfig) else DeepLab(config)
+
+
+def describe(config: NetworkConfig) -> dict[str, Any]:
+    """A configuration as JSON-ready values, `architecture` among them; `parse` is its inverse."""
+    return {"architecture": "unet" if isinstance(config, UNetConfig) else "deeplab"} | asdict(config)
+
+
+def parse(described: Mapping[str, Any]) -> NetworkConfig:
+    """Read back what `describe` wrote; ValueError for an architecture or field not known here."""
+    fields = dict(described)
+    kinds: dict[str, type[UNetConfig] | type[DeepLabConfig]] = {
+        "unet": UNetConfig,
+        "deeplab": DeepLabConfig,
+    }
+    architecture = fields.pop("architecture", None)
+    if architecture not in kinds:
+        raise ValueError(f"architecture {architecture!r} is none of {', '.join(kinds)}")
+    try:
+        return kinds[architecture](**fields)
+    except TypeError as error:
+        raise ValueError(f"{architecture}: {error}") from error
+
+
+def start_from_imagenet(network: DeepLab, weights: Path | None) -> None:
+    """Load ImageNet weights into the encoder, in place.
+
+    `weights` is a safetensors file with torchvision's keys (`features.0...` to `features.10...`);
+    None lets torchvision fetch its own, which wants a network connection.
+    """
+    if weights is None:
+        state = mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V2).state_dict()
+    else:
+        state = load_file(weights)
+    wanted = network.encoder.state_dict()
+    missing = [key for key in wanted if f"features.{key}" not in state and "num_batches" not in key]
+    if missing:
+        raise ValueError(f"{weights or 'torchvision'}: no encoder weights for {missing[0]}")
+    found = {key: state[f"features.{key}"] for key in wanted if f"features.{key}" in state}
+    network.encoder.load_state_dict(found, strict=False)
+
+
+def _dilated_mobilenet() -> nn.Sequential:
+    """MobileNetV2 to its 64-channel group, whose stride becomes dilation 2: stride 8 in all.
+
+    `[:4]` ends at stride 4 with 24 channels, the rest at stride 8 with 64.
+    """
+    encoder = mobilenet_v2(weights=None).features[:11]
+    for block in encoder[7:11]:
+        depthwise = block.conv[1][0]
+        depthwise.stride, depthwise.dilation, depthwise.padding = (1, 1), (2, 2), (2, 2)
+    return encoder
+
+
+def _two_convolutions(entering: int, leaving: int) -> nn.Sequential:
+    return nn.Sequential(
+        Conv2dReLU(entering, leaving, kernel_size=3, padding=1, use_norm=False),
+        Conv2dReLU(leaving, leaving, kernel_size=3, padding=1, use_norm=False),
+    )
+
+
+def _separable(entering: int, leaving: int) -> tuple[nn.Module, ...]:
+    convolution = SeparableConv2d(entering, leaving, kernel_size=3, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(leaving), nn.ReLU(inplace=True)
+
+
+def _leaky(module: nn.Module) -> nn.Module:
+    """Replace each ReLU by the paper's leaky one, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, nn.LeakyReLU(LEAK, inplace=True))
+        else:
+            _leaky(child)
+    return module
