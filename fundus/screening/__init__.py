@@ -1,0 +1,1 @@
+"""The Ray Data chain: inventory, decode, detect, crop, segment, measure, write."""
