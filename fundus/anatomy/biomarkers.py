@@ -1,0 +1,116 @@
+"""Clinical measures of one mask. Ratios and rim widths have no unit: no pixel spacing is needed.
+
+A mask is HW uint8, 0 background, 1 rim, 2 cup, upright (superior is the top row), its pixels
+square. Clean it first (`postprocess.clean`): an extent counts a stray pixel in full.
+
+What is undefined is None. Without a disc nothing is defined. A disc without a cup has no ratio
+either: a cup that is absent, one that was missed and one that nobody outlined (sets with the disc
+alone) look alike in a mask, and a ratio of 0 would call all three healthy.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fundus.anatomy.labels import cup_of, disc_of
+
+Laterality = Literal["OD", "OS"]
+
+SECTOR_DEGREES = 45
+_STEPS = 512
+# Half-degree rays that never run along an axis: there they could fall between two pixel columns,
+# and an eye and its mirror image would read different ones.
+_RAYS = np.deg2rad(np.arange(-SECTOR_DEGREES / 2 + 0.25, SECTOR_DEGREES / 2, 0.5))
+
+
+@dataclass(frozen=True)
+class Biomarkers:
+    """Measures of one eye; None where undefined."""
+
+    vcdr: float | None
+    """Vertical cup-to-disc ratio, of inclusive vertical extents."""
+    hcdr: float | None
+    """Horizontal cup-to-disc ratio, of inclusive horizontal extents."""
+    area_cdr: float | None
+    """Cup area over disc area."""
+    rim_inferior: float | None
+    """Mean rim width in the inferior sector, in vertical disc diameters."""
+    rim_superior: float | None
+    """The same, superior."""
+    rim_nasal: float | None
+    """The same, nasal; None while the laterality is unknown."""
+    rim_temporal: float | None
+    """The same, temporal; None while the laterality is unknown."""
+
+
+UNDEFINED = Biomarkers(None, None, None, None, None, None, None)
+
+
+def measure(mask: np.ndarray, laterality: Laterality | None = None) -> Biomarkers:
+    """All measures of an HW uint8 {0, 1, 2} mask; `UNDEFINED` without a disc or without a cup.
+
+    Rim widths are those of the ISNT rule (Jonas, Gusek and Naumann, Invest Ophthalmol Vis Sci
+    1988;29:1151: the rim is broadest inferiorly, then superiorly, nasally, temporally; Harizman et
+    al., Arch Ophthalmol 2006;124:1579), defined here as follows. From the disc's centroid, rays run
+    every half degree through the 45 degrees about each half-axis. The rim's width on a ray is the
+    distance from the cup's furthest point on it to the disc's; where the ray misses the cup, all of
+    the disc's radius. A sector's value is the mean over its rays, over the vertical disc diameter.
+
+    In a photograph of a right eye (OD) nasal is to the right, in one of a left eye to the left.
+    A laterality other than "OD", "OS" and None raises ValueError.
+    """
+    if laterality not in ("OD", "OS", None):
+        raise ValueError(f'laterality is "OD", "OS" or None, not {laterality!r}')
+    disc, cup = disc_of(mask), cup_of(mask)
+    disc_height, cup_height = _extent(disc, axis=0), _extent(cup, axis=0)
+    if not disc_height or not cup_height:
+        return UNDEFINED
+    right, inferior, left, superior = _rim_widths(disc, cup) / disc_height
+    nasal, temporal = (right, left) if laterality == "OD" else (left, right)
+    return Biomarkers(
+        vcdr=cup_height / disc_height,
+        hcdr=_extent(cup, axis=1) / _extent(disc, axis=1),
+        area_cdr=float(np.count_nonzero(cup) / np.count_nonzero(disc)),
+        rim_inferior=float(inferior),
+        rim_superior=float(superior),
+        rim_nasal=float(nasal) if laterality else None,
+        rim_temporal=float(temporal) if laterality else None,
+    )
+
+
+def vcdr(mask: np.ndarray) -> float | None:
+    """Vertical cup-to-disc ratio of an HW uint8 {0, 1, 2} mask; None without a disc or a cup.
+
+    Rows from the first to the last of the cup, both counted, over those of the disc. REFUGE
+    (Orlando et al., Med Image Anal 2020;59:101570) takes the fullest column instead; on upright
+    outlines the two agree, on tilted ones the extent is what a clinician's two lines mark.
+    """
+    disc_height = _extent(disc_of(mask), axis=0)
+    cup_height = _extent(cup_of(mask), axis=0)
+    return cup_height / disc_height if disc_height and cup_height else None
+
+
+def _extent(inside: np.ndarray, axis: int) -> int:
+    """Rows (axis 0) or columns (axis 1) from the first to the last inside, inclusive; 0 if none."""
+    positions = np.flatnonzero(inside.any(axis=1 - axis))
+    return int(positions[-1] - positions[0] + 1) if positions.size else 0
+
+
+def _rim_widths(disc: np.ndarray, cup: np.ndarray) -> np.ndarray:
+    """Mean rim width, in pixels, of the sectors to the right, below, to the left and above."""
+    rows, columns = np.nonzero(disc)
+    x, y = columns.mean() + 0.5, rows.mean() + 0.5
+    reach = float(np.hypot(rows + 0.5 - y, columns + 0.5 - x).max()) + 1
+    distances = (np.arange(_STEPS) + 0.5) * (reach / _STEPS)
+    angles = np.deg2rad([[0], [90], [180], [270]]) + _RAYS
+    ray_columns = np.floor(x + np.cos(angles)[..., None] * distances).astype(int)
+    ray_rows = np.floor(y + np.sin(angles)[..., None] * distances).astype(int)
+    height, width = disc.shape
+    in_frame = (ray_rows >= 0) & (ray_rows < height) & (ray_columns >= 0) & (ray_columns < width)
+    at = ray_rows.clip(0, height - 1), ray_columns.clip(0, width - 1)
+    radii = [
+        ((inside[at] & in_frame) * (np.arange(_STEPS) + 1)).max(axis=-1) * (reach / _STEPS)
+        for inside in (disc, cup)
+    ]
+    return (radii[0] - radii[1]).mean(axis=-1)

@@ -1,0 +1,66 @@
+"""From probabilities to one clean mask."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from fundus.anatomy.labels import compose
+
+NO_DISC = "no_disc"
+NO_CUP = "no_cup"
+CUP_OUTSIDE_DISC = "cup_outside_disc"
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A mask fit to measure, and what had to be said about it."""
+
+    mask: np.ndarray
+    """HW uint8, 0 background, 1 rim, 2 cup: at most one disc and one cup, without holes."""
+    flags: tuple[str, ...]
+    """Any of "no_disc", "no_cup" (a disc, but no cup in it), "cup_outside_disc" (clipped)."""
+
+
+def clean(
+    probabilities: np.ndarray, *, disc_threshold: float = 0.5, cup_threshold: float = 0.5
+) -> Cleaned:
+    """Threshold, keep the largest piece, fill its holes, clip the cup to the disc.
+
+    probabilities: (2, H, W) float in [0, 1], the disc (cup included), then the cup; a pixel at its
+    threshold is inside. Pieces are 8-connected. The cup is clipped before its largest piece is
+    chosen, so cleaning a clean mask changes nothing. Another shape, values outside [0, 1] and NaN
+    raise ValueError: they come from a fault, not from a picture.
+    """
+    if probabilities.ndim != 3 or probabilities.shape[0] != 2:
+        raise ValueError(f"expected (2, H, W) probabilities, not {probabilities.shape}")
+    if not (probabilities.min() >= 0 and probabilities.max() <= 1):
+        raise ValueError("probabilities reach outside [0, 1] or are not numbers")
+    disc = _largest_filled(probabilities[0] >= disc_threshold)
+    cup_anywhere = probabilities[1] >= cup_threshold
+    cup = _largest_filled(cup_anywhere & disc)
+    flags = []
+    if not disc.any():
+        flags.append(NO_DISC)
+    elif not cup.any():
+        flags.append(NO_CUP)
+    if (cup_anywhere & ~disc).any():
+        flags.append(CUP_OUTSIDE_DISC)
+    return Cleaned(compose(disc, cup), tuple(flags))
+
+
+def _largest_filled(inside: np.ndarray) -> np.ndarray:
+    """The largest 8-connected piece of an HW bool picture, holes filled: HW bool."""
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8))
+    if count < 2:
+        return inside
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    left, top, width, height = stats[largest, : cv2.CC_STAT_AREA]
+    box = np.s_[top : top + height, left : left + width]
+    # A margin of one pixel joins all that lies outside the piece, so one fill reaches it all. The
+    # fill is 4-connected: the outside of an 8-connected piece does not pass its diagonal steps.
+    outside = np.pad((pieces[box] != largest).view(np.uint8), 1, constant_values=1)
+    cv2.floodFill(outside, None, (0, 0), 2, flags=4)
+    filled = np.zeros_like(inside)
+    filled[box] = outside[1:-1, 1:-1] != 2
+    return filled
