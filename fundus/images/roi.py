@@ -1,0 +1,95 @@
+"""The square region of interest (ROI) around the disc, and the exact way back to the frame.
+
+Coordinates are continuous: pixel j covers [j, j + 1), its centre is j + 0.5. The ROI is an
+axis-aligned square in pixels of the original frame; it may reach outside, where the frame is black.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Roi:
+    x: float
+    """Left edge, pixels of the original frame; negative when it reaches outside."""
+    y: float
+    """Upper edge, pixels of the original frame."""
+    size: float
+    """Side, pixels of the original frame, more than zero."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.x) and math.isfinite(self.y) and 0 < self.size < math.inf):
+            raise ValueError(f"a ROI has a finite corner and a side above zero, not {self}")
+
+    def to_frame(self, points: np.ndarray, side: int) -> np.ndarray:
+        """(..., 2) float xy in pixels of a `side` x `side` ROI raster -> pixels of the frame."""
+        return np.asarray(points, float) * (self.size / side) + (self.x, self.y)
+
+    def to_roi(self, points: np.ndarray, side: int) -> np.ndarray:
+        """(..., 2) float xy in pixels of the frame -> pixels of a `side` x `side` ROI raster."""
+        return (np.asarray(points, float) - (self.x, self.y)) * (side / self.size)
+
+
+def around(x: float, y: float, size: float) -> Roi:
+    """The square of side `size` centred on (x, y), pixels of the frame."""
+    return Roi(x - size / 2, y - size / 2, size)
+
+
+def whole(height: int, width: int) -> Roi:
+    """The smallest square that holds a frame of height x width, centred: nothing is squashed."""
+    return around(width / 2, height / 2, max(height, width))
+
+
+def crop(image: np.ndarray, roi: Roi, side: int) -> np.ndarray:
+    """The ROI of an HWC uint8 frame as (side, side, C) uint8; black outside the frame.
+
+    Triangle filter over the source pixels (antialiased when shrinking, bilinear when enlarging).
+    """
+    # Pillow's filter reads this far beyond the box; beyond the frame it shall read black.
+    margin = math.ceil(roi.size / side) + 1
+    left, top = math.floor(roi.x) - margin, math.floor(roi.y) - margin
+    right, bottom = math.ceil(roi.x + roi.size) + margin, math.ceil(roi.y + roi.size) + margin
+    window = np.zeros((bottom - top, right - left, image.shape[2]), np.uint8)
+    rows = slice(max(top, 0), max(min(bottom, image.shape[0]), 0))
+    columns = slice(max(left, 0), max(min(right, image.shape[1]), 0))
+    inside = image[rows, columns]
+    if inside.size:
+        y, x = rows.start - top, columns.start - left
+        window[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    box = (roi.x - left, roi.y - top, roi.x - left + roi.size, roi.y - top + roi.size)
+    resized = Image.fromarray(window).resize((side, side), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)
+
+
+def crop_mask(mask: np.ndarray, roi: Roi, side: int) -> np.ndarray:
+    """The ROI of an HW mask as (side, side) of the same dtype, nearest by pixel centre.
+
+    Labels stay labels; 0 (background) outside the frame.
+    """
+    centres = (np.arange(side) + 0.5) * (roi.size / side)
+    return _take(mask, np.floor(centres + roi.y), np.floor(centres + roi.x))
+
+
+def restore(mask: np.ndarray, roi: Roi, height: int, width: int) -> np.ndarray:
+    """A (side, side) mask of the ROI as HW labels of the original frame, nearest by pixel centre.
+
+    Same dtype as the mask; 0 (background) outside the ROI.
+    """
+    scale = mask.shape[0] / roi.size
+    rows = np.floor((np.arange(height) + 0.5 - roi.y) * scale)
+    columns = np.floor((np.arange(width) + 0.5 - roi.x) * scale)
+    return _take(mask, rows, columns)
+
+
+def _take(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """mask[rows x columns], 0 where an index lies outside the mask."""
+    known_rows = (rows >= 0) & (rows < mask.shape[0])
+    known_columns = (columns >= 0) & (columns < mask.shape[1])
+    taken = np.zeros((len(rows), len(columns)), mask.dtype)
+    taken[np.ix_(known_rows, known_columns)] = mask[
+        np.ix_(rows[known_rows].astype(int), columns[known_columns].astype(int))
+    ]
+    return taken
