@@ -42,6 +42,14 @@ def test_a_cup_that_leaves_its_disc_is_flagged_and_clipped():
     assert np.array_equal(cup_of(cleaned.mask), (maps > 0.5).all(axis=0))
 
 
+def test_a_larger_stray_cup_does_not_displace_the_one_in_the_disc():
+    maps = drawn(64, disc=(20, 20, 15), cup=(20, 20, 5))
+    expected = clean(maps).mask
+    cv2.circle(maps[1], (50, 50), 10, 0.9, cv2.FILLED)
+    assert np.array_equal(clean(maps).mask, expected)
+    assert clean(maps).flags == ("cup_outside_disc",)
+
+
 def test_what_is_missing_is_flagged():
     assert clean(drawn(32, disc=None, cup=None)).flags == ("no_disc",)
     assert clean(drawn(32, disc=(16, 16, 8), cup=None)).flags == ("no_cup",)
