@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from fundus.images.fov import FieldOfView
+
 
 @dataclass(frozen=True)
 class Roi:
@@ -41,6 +43,11 @@ def around(x: float, y: float, size: float) -> Roi:
 def whole(height: int, width: int) -> Roi:
     """The smallest square that holds a frame of height x width, centred: nothing is squashed."""
     return around(width / 2, height / 2, max(height, width))
+
+
+def of_field(field: FieldOfView) -> Roi:
+    """The square around the field of view."""
+    return around(field.x, field.y, 2 * field.radius)
 
 
 def crop(image: np.ndarray, roi: Roi, side: int) -> np.ndarray:
