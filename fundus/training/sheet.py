@@ -1,0 +1,76 @@
+"""Overlay sheets: pictures with the experts' outlines and the predicted ones, to be looked at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fundus.anatomy.labels import cup_of, disc_of
+from fundus.images import roi
+
+EXPERT = (80, 255, 80)
+PREDICTED = (255, 70, 255)
+_PAPER = (24, 24, 24)
+_INK = (235, 235, 235)
+_MARGIN, _LINE, _FONT = 8, 20, 15
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet. Masks are of its size, or of any other if square like it."""
+
+    picture: np.ndarray
+    """HWC uint8 RGB."""
+    truth: np.ndarray | None
+    """HW uint8 {0, 1, 2}, outlined in the experts' colour; None: nothing to outline."""
+    predicted: np.ndarray | None
+    """HW uint8 {0, 1, 2}, outlined in the predicted colour; None: nothing to outline."""
+    caption: tuple[str, ...]
+    """Lines beneath it."""
+
+
+def draw_sheet(
+    tiles: Sequence[Tile], title: str, *, columns: int = 5, side: int = 384
+) -> np.ndarray:
+    """Tiles row by row beneath a title and a legend: HWC uint8 RGB.
+
+    Each picture is fitted into a square of `side` pixels, its shape kept. The experts' outlines are
+    broad, the predicted ones narrow and on top, so both show where they agree. No tiles raise
+    ValueError.
+    """
+    if not tiles:
+        raise ValueError("a sheet needs a tile")
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    lines = max(len(tile.caption) for tile in tiles)
+    cell_height, cell_width = side + lines * _LINE + 2 * _MARGIN, side + _MARGIN
+    head = 2 * _LINE + 2 * _MARGIN
+    sheet = Image.new("RGB", (columns * cell_width + _MARGIN, head + rows * cell_height), _PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
+    pen.text((_MARGIN, _MARGIN), title, _INK, font)
+    pen.text((_MARGIN, _MARGIN + _LINE), "experts", EXPERT, font)
+    pen.text((_MARGIN + 70, _MARGIN + _LINE), "predicted", PREDICTED, font)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        x, y = _MARGIN + column * cell_width, head + row * cell_height
+        sheet.paste(Image.fromarray(outlined(tile, side)), (x, y))
+        for line, text in enumerate(tile.caption):
+            pen.text((x, y + side + _MARGIN // 2 + line * _LINE), text, _INK, font)
+    return np.asarray(sheet)
+
+
+def outlined(tile: Tile, side: int) -> np.ndarray:
+    """The tile's picture with both outlines: (side, side, 3) uint8 RGB."""
+    drawn = roi.crop(tile.picture, roi.whole(*tile.picture.shape[:2]), side).copy()
+    for mask, colour, thickness in ((tile.truth, EXPERT, 3), (tile.predicted, PREDICTED, 1)):
+        if mask is None:
+            continue
+        fitted = roi.crop_mask(mask, roi.whole(*mask.shape), side)
+        for inside in (disc_of(fitted), cup_of(fitted)):
+            outlines, _ = cv2.findContours(
+                inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+            )
+            cv2.drawContours(drawn, outlines, -1, colour, thickness)
+    return drawn

@@ -1,0 +1,121 @@
+#!/usr/bin/env python
+"""The paper's tables for a bundle, on labelled sets.
+
+    python jobs/evaluate.py --bundle bundle --set 'manifest:data/manifest.csv?set=drishti_gs1_crop512' --roi --out evaluation
+
+Prints one row for each set and model (target-supervised, source-only, adapted, ensemble) and writes
+table.txt, table.csv, evaluation.json (every eye) and overlay sheets of the ten worst eyes to --out.
+"""  # noqa: E501
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fundus.datasets.public import open_set
+from fundus.datasets.samples import LabelledSet
+from fundus.models import bundle
+from fundus.models.predictor import Predictor
+from fundus.training import evaluation, tables
+from fundus.training.evaluation import EvaluationError
+
+
+@dataclass(frozen=True)
+class Config:
+    bundle: Path
+    """The bundle whose source-only and adapted networks are scored."""
+    target_supervised: Path | None
+    """A bundle whose `source_only` network was trained on the target's labels."""
+    sets: tuple[str, ...]
+    """Labelled sets, `layout:path?key=value`."""
+    roi: bool
+    """The pictures are disc crops already; detection is left out."""
+    out: Path
+    """The folder to write to."""
+    limit: int | None
+    """At most so many pictures of each set, its first ones."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit {self.limit}: at least one picture is needed")
+
+
+def run(config: Config) -> list[Path]:
+    """Evaluate every set, print the table, and return the files that were written.
+
+    EvaluationError or BundleError, in one sentence, when something given cannot be used.
+    """
+    try:
+        compared = bundle.load(config.bundle)
+        reference = bundle.load(config.target_supervised) if config.target_supervised else None
+        labelled = [first(open_set(spec), config.limit) for spec in config.sets]
+        config.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        raise EvaluationError(str(error)) from error
+    predictor = Predictor(compared)
+    supervised = Predictor(reference) if reference else None
+    evaluations = [
+        evaluation.evaluate(pictures, predictor, supervised, name=name, disc_crops=config.roi)
+        for pictures, name in zip(labelled, names_of(labelled), strict=True)
+    ]
+    print(tables.as_text([row for each in evaluations for row in each.rows]))
+    about = {
+        "bundle": compared.digest,
+        "target_supervised": reference.digest if reference else None,
+        "sets": [{"name": each.name, "digest": each.digest()} for each in labelled],
+        "disc_crops": config.roi,
+        "limit": config.limit,
+    }
+    return tables.write(evaluations, config.out, about)
+
+
+def first(labelled: LabelledSet, limit: int | None) -> LabelledSet:
+    """The set's first `limit` samples; all without a limit."""
+    return replace(labelled, samples=labelled.samples[:limit])
+
+
+def names_of(labelled: Sequence[LabelledSet]) -> list[str]:
+    """A short name for each, fit for a table and a file: its samples' set names, made unique."""
+    names: list[str] = []
+    for each in labelled:
+        name = re.sub(r"[^\w.+-]+", "_", "+".join(sorted({s.set for s in each.samples})))
+        same = sum(known.partition("~")[0] == name for known in names)
+        names.append(f"{name}~{same + 1}" if same else name)
+    return names
+
+
+def parse(argv: Sequence[str] | None) -> Config:
+    """The command line as a config; argparse's exit code 2 when it is wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bundle", type=Path, default=bundle.default_folder())
+    parser.add_argument("--target-supervised", type=Path, metavar="BUNDLE")
+    parser.add_argument("--set", action="append", required=True, dest="sets", metavar="SPEC")
+    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures of each set")
+    given = parser.parse_args(argv)
+    try:
+        return Config(**{**vars(given), "sets": tuple(given.sets)})
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        written = run(config)
+    except (EvaluationError, bundle.BundleError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    print(f"\n{len(written)} files in {config.out}: {', '.join(file.name for file in written)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
