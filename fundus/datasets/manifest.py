@@ -1,0 +1,106 @@
+"""Pictures without a public layout: a plain manifest, or a folder of unlabelled files."""
+
+import csv
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from fundus.anatomy.labels import from_plain
+from fundus.datasets.samples import Sample, existing
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".webp")
+
+STRUCTURES: dict[str, tuple[str, ...]] = {
+    "disc+cup": ("disc", "cup"),
+    "disc": ("disc",),
+    "none": (),
+    "": (),
+}
+"""What the column `annotation` may say."""
+
+GLAUCOMA = {
+    "1": True, "true": True, "yes": True,
+    "0": False, "false": False, "no": False,
+    "": None,
+}  # fmt: skip
+
+
+def read_manifest(path: Path, **wanted: str) -> list[Sample]:
+    """A CSV or Parquet table, one picture a row, paths relative to the table's folder.
+
+    Columns: image; and, all optional, mask (8-bit lossless, 0 background, 1 rim, 2 cup; the disc
+    alone as 0 and 1), id (else the path of the image), set (else the table's name),
+    glaucoma (1, 0, yes, no, true, false or empty), split, annotation ("disc+cup", "disc", "none";
+    without that column every mask is "disc+cup"), laterality (OD, OS or empty).
+
+    path: the table. wanted: column=value, rows equal in all of them are kept. A missing file, an
+    unknown value or column fails at once, naming the table and the row, or the missing file.
+    """
+    rows = _rows(existing(path))
+    for column in wanted:
+        if rows and column not in rows[0]:
+            raise ValueError(f"{path}: no column {column!r}; it has {', '.join(rows[0])}")
+    return [
+        _sample(path, number, row)
+        for number, row in enumerate(rows, start=1)
+        if all(row[column] == value for column, value in wanted.items())
+    ]
+
+
+def read_folder(path: Path) -> list[Sample]:
+    """Every picture file under a folder, sorted by path: unlabelled samples.
+
+    Known by the extension: png, jpg, jpeg, tif, tiff, bmp, ppm, webp, in either case.
+    """
+    files = (file for file in existing(path).rglob("*") if file.suffix.lower() in PICTURES)
+    return [
+        Sample(id=file.relative_to(path).as_posix(), set=path.name, image=file)
+        for file in sorted(files)
+        if file.is_file()
+    ]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if path.suffix == ".parquet":
+        table = pq.read_table(path).to_pylist()
+        return [{key: _text(value) for key, value in row.items()} for row in table]
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        return [{key: value or "" for key, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def _text(value: object) -> str:
+    """A cell as a CSV would say it; whole floats (a nullable 0/1 column) as integers."""
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _sample(path: Path, number: int, row: dict[str, str]) -> Sample:
+    folder = path.parent
+    image, mask = row.get("image", ""), row.get("mask", "")
+    if not image:
+        raise ValueError(f"{path}: row {number} names no image")
+    annotation = row.get("annotation", "disc+cup" if mask else "none").lower()
+    glaucoma = row.get("glaucoma", "").lower()
+    laterality = row.get("laterality", "")
+    if annotation not in STRUCTURES:
+        raise ValueError(f"{path}: row {number} has the unknown annotation {annotation!r}")
+    if glaucoma not in GLAUCOMA:
+        raise ValueError(f"{path}: row {number} has the unknown glaucoma label {glaucoma!r}")
+    if laterality not in ("OD", "OS", ""):
+        raise ValueError(f"{path}: row {number} has the unknown laterality {laterality!r}")
+    structures = STRUCTURES[annotation]
+    if bool(structures) != bool(mask):
+        raise ValueError(f"{path}: row {number} is annotated {annotation!r} with mask {mask!r}")
+    return Sample(
+        id=row.get("id") or image,
+        set=row.get("set") or path.stem,
+        image=existing(folder / image),
+        masks=(existing(folder / mask),) if mask else (),
+        structures=structures,
+        glaucoma=GLAUCOMA[glaucoma],
+        split=row.get("split", ""),
+        laterality=laterality or None,
+        convert=partial(from_plain, structures=structures),
+    )

@@ -1,0 +1,169 @@
+"""A labelled picture and a set of them: read on demand, in one label convention, or refused."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from fundus.anatomy.labels import from_plain
+from fundus.images.decode import Refused, decode
+
+ORIENTATION = 0x0112
+"""The EXIF tag; its values 5 to 8 swap width and height."""
+
+Convert = Callable[..., np.ndarray]
+"""HW arrays as the files of a mask hold them -> HW uint8 {0, 1, 2}; ValueError when unknown."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a labelled set. Holds paths alone: pickles, and reads when asked."""
+
+    id: str
+    """Unique in its set."""
+    set: str
+    """The data set's name."""
+    image: Path
+    masks: tuple[Path, ...] = ()
+    """The files that make up the mask, in the order in which `convert` takes them."""
+    structures: tuple[str, ...] = ()
+    """What the mask outlines: () unlabelled, ("disc",) or ("disc", "cup")."""
+    glaucoma: bool | None = None
+    split: str = ""
+    laterality: str | None = None
+    """"OD" or "OS" where the set says so."""
+    convert: Convert = from_plain
+    stereo_pair: bool = False
+    """The file holds two views side by side; the sample is the left one, as RIM-ONE r3 marks it."""
+
+    def read_image(self) -> np.ndarray:
+        """HWC uint8 RGB, upright. FileNotFoundError or ValueError naming the file."""
+        try:
+            image = decode(self.image.read_bytes())
+        except Refused as error:
+            raise ValueError(f"{self.image}: {error.reason}") from error
+        return _left_view(image) if self.stereo_pair else image
+
+    def read_mask(self) -> np.ndarray | None:
+        """HW uint8 {0 background, 1 rim, 2 cup} of the picture's size; None when unlabelled.
+
+        FileNotFoundError, or ValueError naming the file: not a picture, another size, coloured,
+        JPEG (its values are smeared), or a value that the set's convention does not know.
+        """
+        if not self.masks:
+            return None
+        size = _upright_size(self.image)
+        layers = [read_labels(path) for path in self.masks]
+        names = " and ".join(map(str, self.masks))
+        if self.stereo_pair:
+            layers = [_annotated_view(*pair, size) for pair in zip(layers, self.masks, strict=True)]
+            size = (size[0], size[1] // 2)
+        for path, layer in zip(self.masks, layers, strict=True):
+            if layer.shape != size:
+                raise ValueError(f"{path}: {layer.shape} mask of a {size} picture (rows, columns)")
+        try:
+            return self.convert(*layers)
+        except ValueError as error:
+            raise ValueError(f"{names}: {error}") from error
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Samples under one name, in a fixed order."""
+
+    name: str
+    samples: tuple[Sample, ...]
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over each sample's id, labels, and the bytes of its picture and masks."""
+        total = hashlib.sha256()
+        for sample in self.samples:
+            label = f"{sample.id}\0{sample.glaucoma}\0{sample.structures}\0{_name_of(sample)}\0"
+            total.update(label.encode())
+            for path in (sample.image, *sample.masks):
+                total.update(hashlib.sha256(path.read_bytes()).digest())
+        return total.hexdigest()
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """A label picture's values as HW integers, untouched; bilevel gives 0 and 255.
+
+    FileNotFoundError, or ValueError naming the file: no picture, JPEG, or coloured. Palette and
+    RGB files are read through their colours, which have to be grey. Of a .mat file the variable
+    `mask` is read (MATLAB 5; ORIGA's).
+    """
+    existing(path)
+    if path.suffix == ".mat":
+        return _matlab_mask(path)
+    try:
+        with Image.open(path) as picture:
+            if picture.format == "JPEG":
+                raise ValueError(f"{path}: a JPEG smears label values; give a lossless mask")
+            if picture.mode in ("P", "RGB", "RGBA", "LA", "PA"):
+                colours = np.asarray(picture.convert("RGB"))
+                if np.any(colours != colours[..., :1]):
+                    raise ValueError(f"{path}: a coloured mask; its values are not known")
+                return colours[..., 0]
+            return np.asarray(picture.convert("L") if picture.mode == "1" else picture)
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable mask ({error})") from error
+
+
+def existing(path: Path) -> Path:
+    """The path, or FileNotFoundError naming it."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: not there")
+    return path
+
+
+def only(samples: Sequence[Sample], **wanted: str) -> list[Sample]:
+    """The samples whose attributes equal what is wanted; "" wants nothing."""
+    return [
+        sample
+        for sample in samples
+        if all(not value or getattr(sample, key) == value for key, value in wanted.items())
+    ]
+
+
+def _matlab_mask(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(loadmat(path, variable_names=["mask"])["mask"])
+    except (MatReadError, ValueError, KeyError, NotImplementedError) as error:
+        raise ValueError(f"{path}: no MATLAB 5 file with a variable `mask` ({error})") from error
+
+
+def _name_of(sample: Sample) -> str:
+    """How the masks are read, without the address that a function's repr holds."""
+    convert = sample.convert
+    if isinstance(convert, partial):
+        return f"{convert.func.__name__}{convert.args}{sorted(convert.keywords.items())}"
+    return getattr(convert, "__name__", type(convert).__name__)
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not a readable picture") from error
+    return (width, height) if turned else (height, width)
+
+
+def _left_view(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels[:, : pixels.shape[1] // 2])
+
+
+def _annotated_view(layer: np.ndarray, path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The left view's labels; those of the pair may come as wide as the pair or as one view."""
+    if layer.shape != size:
+        return layer
+    if np.any(layer[:, size[1] // 2 :]):
+        raise ValueError(f"{path}: marks in the right view; the left one is the annotated one")
+    return _left_view(layer)
