@@ -11,10 +11,11 @@ from fundus.anatomy.labels import cup_of, disc_of
 from fundus.images import roi
 
 EXPERT = (80, 255, 80)
-PREDICTED = (255, 70, 255)
+PREDICTED = (50, 110, 255)
 _PAPER = (24, 24, 24)
 _INK = (235, 235, 235)
 _MARGIN, _LINE, _FONT = 8, 20, 15
+_DASH = 20
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ def draw_sheet(
 ) -> np.ndarray:
     """Tiles row by row beneath a title and a legend: HWC uint8 RGB.
 
-    Each picture is fitted into a square of `side` pixels, its shape kept. The experts' outlines are
-    broad, the predicted ones narrow and on top, so both show where they agree. No tiles raise
-    ValueError.
+    Each picture is fitted into a square of `side` pixels, its shape kept. The predicted outlines
+    are dashed, so that both show where they agree. No tiles raise ValueError.
     """
     if not tiles:
         raise ValueError("a sheet needs a tile")
@@ -64,7 +64,10 @@ def draw_sheet(
 def outlined(tile: Tile, side: int) -> np.ndarray:
     """The tile's picture with both outlines: (side, side, 3) uint8 RGB."""
     drawn = roi.crop(tile.picture, roi.whole(*tile.picture.shape[:2]), side).copy()
-    for mask, colour, thickness in ((tile.truth, EXPERT, 3), (tile.predicted, PREDICTED, 1)):
+    for mask, colour, dash in (
+        (tile.truth, EXPERT, _DASH),
+        (tile.predicted, PREDICTED, _DASH // 2),
+    ):
         if mask is None:
             continue
         fitted = roi.crop_mask(mask, roi.whole(*mask.shape), side)
@@ -72,5 +75,9 @@ def outlined(tile: Tile, side: int) -> np.ndarray:
             outlines, _ = cv2.findContours(
                 inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
             )
-            cv2.drawContours(drawn, outlines, -1, colour, thickness)
+            for outline in outlines:
+                closed = np.concatenate([outline, outline[:1]])
+                for start in range(0, len(outline), _DASH):
+                    piece = closed[start : start + dash + 1]
+                    cv2.polylines(drawn, [piece], False, colour, 2, cv2.LINE_AA)
     return drawn
