@@ -15,7 +15,7 @@ SOURCE, TARGET = 1.0, 0.0
 
 
 def dice_loss(probabilities: Tensor, labels: Tensor, eps: float = 1.0) -> Tensor:
-    """1 - Dice with squared terms, for each map: (N, C, H, W) twice -> (C,), the mean over pictures.
+    """1 - Dice with squared terms: (N, C, H, W) twice -> (C,) by map, the mean over pictures.
 
     D = (2 sum(p g) + eps) / (sum(p^2) + sum(g^2) + eps), the authors' released form.
     """

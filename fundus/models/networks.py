@@ -7,6 +7,7 @@ return logits; the sigmoid of the paper is applied by losses and predictor, wher
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class UNet(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """DeepLabv3+ at stride 8: MobileNetV2 to its 64-channel group, separable ASPP, light decoder."""
+    """DeepLabv3+ at stride 8: MobileNetV2 to 64 channels, separable ASPP, light decoder."""
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
@@ -94,7 +95,9 @@ class DeepLab(nn.Module):
         low = Conv2dReLU(24, config.low_channels, kernel_size=1, use_norm="batchnorm")
         joined = width + config.low_channels
         decoder = nn.Sequential(
-            *_separable(joined, width), *_separable(width, width), nn.Conv2d(width, config.outputs, 1)
+            *_separable(joined, width),
+            *_separable(width, width),
+            nn.Conv2d(width, config.outputs, 1),
         )
         self.aspp, self.low, self.decoder = map(_leaky, (aspp, low, decoder))
 
@@ -104,9 +107,7 @@ class DeepLab(nn.Module):
         high = self.aspp(self.encoder[4:](low))
         high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=False)
         logits = self.decoder(torch.cat([high, self.low(low)], dim=1))
-        return F.interpolate(
-            logits, size=pictures.shape[-2:], mode="bilinear", align_corners=False
-        )
+        return F.interpolate(logits, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class Discriminator(nn.Module):
@@ -120,7 +121,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = [maps, 64, 128, 256, 512]
         layers: list[nn.Module] = []
-        for entering, leaving in zip(widths, widths[1:], strict=False):
+        for entering, leaving in pairwise(widths):
             layers += [nn.Conv2d(entering, leaving, 4, 2, 1), nn.LeakyReLU(LEAK, inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(512, 1, 4, 2, 1))
         self.patch = patch
@@ -136,9 +137,16 @@ def build(config: NetworkConfig) -> nn.Module:
     return UNet(config) if isinstance(config, UNetConfig) else DeepLab(config)
 
 
+def to_input(pictures: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 RGB -> float32 in [-1, 1], channels last in memory (faster)."""
+    return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
 def describe(config: NetworkConfig) -> dict[str, Any]:
     """A configuration as JSON-ready values, `architecture` among them; `parse` is its inverse."""
-    return {"architecture": "unet" if isinstance(config, UNetConfig) else "deeplab"} | asdict(config)
+    return {"architecture": "unet" if isinstance(config, UNetConfig) else "deeplab"} | asdict(
+        config
+    )
 
 
 def parse(described: Mapping[str, Any]) -> NetworkConfig:

@@ -1,0 +1,148 @@
+"""Labelled sets as tensors: read once, cropped to network inputs, drawn in seeded batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fundus.anatomy import biomarkers
+from fundus.anatomy.labels import disc_of
+from fundus.datasets.samples import LabelledSet, Sample
+from fundus.images import fov, roi
+from fundus.images.roi import Roi
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Square network inputs in memory."""
+
+    ids: tuple[str, ...]
+    images: Tensor
+    """(N, 3, S, S) uint8 RGB."""
+    masks: Tensor
+    """(N, S, S) uint8 {0 background, 1 rim, 2 cup}; all 0 where unlabelled."""
+    vcdr: np.ndarray
+    """(N,) of the expert's mask; NaN where there is none."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Crops":
+        """The crops at these indices."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Crops(
+            tuple(self.ids[i] for i in chosen),
+            self.images[chosen],
+            self.masks[chosen],
+            self.vcdr[chosen],
+        )
+
+
+def disc_crops(labelled: LabelledSet, side: int, *, roi_scale: float | None) -> Crops:
+    """ROIs around the experts' discs, `roi_scale` disc diameters wide; None: pictures are crops."""
+
+    def place(image: np.ndarray, mask: np.ndarray) -> Roi:
+        if roi_scale is None:
+            return roi.whole(*image.shape[:2])
+        return around_disc(mask, roi_scale)
+
+    return _crops(labelled, side, place)
+
+
+def frames(labelled: LabelledSet, side: int) -> Crops:
+    """What the detector sees: the square around each frame's field of view."""
+
+    def place(image: np.ndarray, mask: np.ndarray) -> Roi:
+        field = fov.field_of_view(image)
+        return roi.of_field(field) if field else roi.whole(*image.shape[:2])
+
+    return _crops(labelled, side, place)
+
+
+def around_disc(mask: np.ndarray, roi_scale: float) -> Roi:
+    """The square around the disc of an HW mask, `roi_scale` equal-area diameters wide."""
+    rows, columns = np.nonzero(disc_of(mask))
+    if not len(rows):
+        raise ValueError("no disc in the mask to place the ROI around")
+    diameter = 2 * np.sqrt(len(rows) / np.pi)
+    return roi.around(columns.mean() + 0.5, rows.mean() + 0.5, roi_scale * diameter)
+
+
+def join(parts: Sequence[Crops]) -> Crops:
+    """Several sets' crops of one side as one."""
+    return Crops(
+        tuple(i for part in parts for i in part.ids),
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.masks for part in parts]),
+        np.concatenate([part.vcdr for part in parts]),
+    )
+
+
+def split(count: int, held_back: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to learn from, and each `held_back`-th, to validate on: the same for every run."""
+    indices = np.arange(count)
+    validation = indices % held_back == held_back - 1
+    return indices[~validation], indices[validation]
+
+
+def batches(
+    weights: np.ndarray, size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
+) -> Iterator[np.ndarray]:
+    """Batches of indices for one rank, the same on every machine for (seed, epoch).
+
+    With equal weights each index comes once an epoch; otherwise indices are drawn in proportion to
+    their weight, with replacement. Ranks share the draw without overlap, in equally many batches.
+    """
+    count = len(weights)
+    draw = np.random.default_rng([seed, epoch])
+    if np.ptp(weights) == 0:
+        order = draw.permutation(count)
+    else:
+        order = draw.choice(count, size=count, p=weights / weights.sum())
+    steps = ceil(count / (size * world))
+    order = np.resize(order, steps * size * world)  # wraps round: the last batch is full
+    for step in range(steps):
+        start = (step * world + rank) * size
+        yield order[start : start + size]
+
+
+def steps_per_epoch(count: int, size: int, world: int = 1) -> int:
+    """How many batches each rank sees."""
+    return ceil(count / (size * world))
+
+
+def to_maps(masks: Tensor) -> Tensor:
+    """(N, S, S) uint8 labels -> (N, 2, S, S) float32 {0, 1}: disc (cup included), then cup."""
+    return torch.stack([masks >= 1, masks == 2], dim=1).float()
+
+
+Place = Callable[[np.ndarray, np.ndarray], Roi]
+"""From an HWC uint8 picture and its HW mask to the square that the network sees."""
+
+
+def _crops(labelled: LabelledSet, side: int, place: Place) -> Crops:
+    images, masks, vcdr = [], [], []
+    for sample in labelled.samples:
+        image, mask = _read(sample)
+        square = place(image, mask)
+        images.append(roi.crop(image, square, side))
+        masks.append(roi.crop_mask(mask, square, side))
+        known = "cup" in sample.structures
+        vcdr.append(biomarkers.vcdr(mask) if known else None)
+    if not images:
+        raise ValueError(f"{labelled.name} holds no picture")
+    return Crops(
+        tuple(sample.id for sample in labelled.samples),
+        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(np.stack(masks)),
+        np.array(vcdr, dtype=float),
+    )
+
+
+def _read(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    image = sample.read_image()
+    mask = sample.read_mask()
+    return image, np.zeros(image.shape[:2], np.uint8) if mask is None else mask

@@ -1,0 +1,223 @@
+"""The bundle: a folder of weights and `bundle.json` that training yields and screening loads.
+
+    bundle.json                 what was trained, how, on what, with which scores, and its digest
+    detector.safetensors        one file of weights for each network that the bundle holds
+    source_only.safetensors
+    adapted.safetensors
+
+Weights are safetensors: nothing is unpickled. The digest is the SHA-256 of `bundle.json`'s content,
+which holds the SHA-256 of every weights file: one altered byte anywhere and the bundle is refused.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as dump_safetensors
+from torch import Tensor, nn
+
+from fundus.models import networks
+
+FORMAT = 1
+DETECTOR, SOURCE_ONLY, ADAPTED = ROLES = ("detector", "source_only", "adapted")
+LICENCE = "Apache-2.0 code; weights for research use, not a medical device"
+
+
+class BundleError(ValueError):
+    """The folder is not a bundle that this version can trust; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become network inputs; the same in training and in screening."""
+
+    detector_side: int = 320
+    """Side of the detector's input, pixels: the square around the field of view."""
+    roi_side: int = 256
+    """Side of the segmenter's input and of its maps, ROI pixels."""
+    roi_scale: float = 1.7
+    """Side of the ROI in diameters of the detected disc."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where probabilities become decisions."""
+
+    disc_found: float = 0.5
+    """Confidence from which a disc counts as found."""
+    disc: float = 0.5
+    """Probability from which a pixel is disc."""
+    cup: float = 0.5
+    """Probability from which a pixel is cup."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a bundle: what it is, its weights, and how it came to be."""
+
+    config: networks.NetworkConfig
+    """Its architecture."""
+    weights: dict[str, Tensor]
+    """Its state dict."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The recipe that trained it, as JSON-ready values."""
+    data: tuple[dict[str, Any], ...] = ()
+    """The sets that it learned from: name, role, count, digest."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """What its training measured without target labels."""
+
+    def build(self) -> nn.Module:
+        """The network with its weights, in evaluation mode."""
+        network = networks.build(self.config)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Networks by role, and how to feed and read them."""
+
+    networks: dict[str, Network]
+    """By role: detector, source_only, adapted."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    licence: str = LICENCE
+
+    def __post_init__(self) -> None:
+        unknown = set(self.networks) - set(ROLES)
+        if unknown:
+            raise BundleError(
+                f"a bundle has no role {sorted(unknown)[0]!r}, only {', '.join(ROLES)}"
+            )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of all that the bundle says and holds."""
+        return _digest(self._manifest())
+
+    def with_network(self, role: str, network: Network) -> "Bundle":
+        """The same bundle with one network put in or replaced."""
+        return replace(self, networks=self.networks | {role: network})
+
+    def without(self, role: str) -> "Bundle":
+        """The same bundle less one network."""
+        return replace(self, networks={k: v for k, v in self.networks.items() if k != role})
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "licence": self.licence,
+            "preprocessing": vars(self.preprocessing),
+            "thresholds": vars(self.thresholds),
+            "networks": {
+                role: {
+                    "network": networks.describe(network.config),
+                    "sha256": hashlib.sha256(_serialise(network.weights)).hexdigest(),
+                    "recipe": network.recipe,
+                    "data": list(network.data),
+                    "scores": network.scores,
+                }
+                for role, network in sorted(self.networks.items())
+            },
+        }
+
+
+def save(bundle: Bundle, folder: Path) -> None:
+    """Write the bundle's files into `folder`; what else lies there (curves, a card) stays.
+
+    Each file is replaced atomically and `bundle.json` comes last: a reader finds the old bundle,
+    the new one, or refuses a mixture of both.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = bundle._manifest()
+    for role, network in bundle.networks.items():
+        _replace(folder / f"{role}.safetensors", _serialise(network.weights))
+    text = json.dumps(manifest | {"digest": _digest(manifest)}, indent=2, sort_keys=True) + "\n"
+    _replace(folder / "bundle.json", text.encode())
+    for role in set(ROLES) - set(bundle.networks):
+        (folder / f"{role}.safetensors").unlink(missing_ok=True)
+
+
+def load(folder: Path) -> Bundle:
+    """Read and check a bundle; BundleError, in one sentence, unless every byte is as published."""
+    try:
+        manifest = json.loads((folder / "bundle.json").read_text())
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is no bundle: it has no bundle.json") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder}/bundle.json cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{folder} is not a bundle of format {FORMAT}, the one known here")
+    if manifest.pop("digest", None) != _digest(manifest):
+        raise BundleError(f"{folder}/bundle.json was altered: its digest does not match")
+    try:
+        return Bundle(
+            networks={
+                role: _read_network(folder / f"{role}.safetensors", entry)
+                for role, entry in manifest["networks"].items()
+            },
+            preprocessing=Preprocessing(**manifest["preprocessing"]),
+            thresholds=Thresholds(**manifest["thresholds"]),
+            licence=manifest["licence"],
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise BundleError(f"{folder} is not a bundle of this version: {error}") from error
+    except ValueError as error:
+        raise BundleError(f"{folder}: {error}") from error
+
+
+def default_folder() -> Path:
+    """The bundle that comes with the package."""
+    return Path(__file__).parent.parent / "bundles" / "default"
+
+
+def copy(source: Path, destination: Path) -> None:
+    """Copy a bundle's files, all that lie beside it included."""
+    shutil.copytree(source, destination, dirs_exist_ok=True)
+
+
+def _read_network(file: Path, entry: Mapping[str, Any]) -> Network:
+    if file.stem not in ROLES:
+        raise ValueError(f"a bundle has no role {file.stem!r}")
+    try:
+        content = file.read_bytes()
+    except OSError:
+        raise ValueError(f"{file.name} is missing") from None
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise ValueError(f"{file.name} was altered: its digest does not match")
+    network = Network(
+        config=networks.parse(entry["network"]),
+        weights=parse_safetensors(content),
+        recipe=entry["recipe"],
+        data=tuple(entry["data"]),
+        scores=entry["scores"],
+    )
+    network.build()  # the weights fit the architecture, or the bundle is refused now
+    return network
+
+
+def _serialise(weights: Mapping[str, Tensor]) -> bytes:
+    return dump_safetensors(
+        {key: weights[key].detach().cpu().contiguous() for key in sorted(weights)}
+    )
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _replace(file: Path, content: bytes) -> None:
+    partial = file.with_suffix(file.suffix + ".partial")
+    partial.write_bytes(content)
+    partial.replace(file)
+
+
+def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights rounded to 16-bit floats, for bundles that travel; loading restores 32 bits."""
+    return {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in weights.items()}

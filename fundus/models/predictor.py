@@ -1,0 +1,132 @@
+"""From pictures to probabilities: detection, and segmentation averaged over flips and rotations."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from fundus.images import fov, roi
+from fundus.images.roi import Roi
+from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError
+from fundus.models.networks import to_input
+
+TTA = 8
+"""Flips and rotations by quarter turns that each picture is seen in (paper, section 4.2)."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Where the disc is, if anywhere."""
+
+    confidence: float
+    """Highest disc probability in the frame after a light blur, in [0, 1]."""
+    roi: Roi | None
+    """The square around the disc, pixels of the original frame; None where no disc was found."""
+
+
+class Predictor:
+    """A bundle's networks on one device, with float32 probabilities coming back as numpy."""
+
+    def __init__(self, bundle: Bundle, device: str | None = None) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.networks = {
+            role: network.build().to(memory_format=torch.channels_last).to(self.device)
+            for role, network in bundle.networks.items()
+        }
+        self.side = bundle.preprocessing.roi_side
+        self.preprocessing = bundle.preprocessing
+        self.thresholds = bundle.thresholds
+        self.segmenters = tuple(r for r in (SOURCE_ONLY, ADAPTED) if r in self.networks)
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
+        """Find the disc in frames (HWC uint8 RGB, any size)."""
+        if DETECTOR not in self.networks:
+            raise BundleError("the bundle has no detector: give disc crops (--roi)")
+        side = self.preprocessing.detector_side
+        squares = [square_of_interest(image) for image in images]
+        seen = {i: square for i, square in enumerate(squares) if square is not None}
+        found = [Detection(0.0, None)] * len(images)
+        if not seen:
+            return found
+        crops = np.stack([roi.crop(images[i], square, side) for i, square in seen.items()])
+        maps = self._probabilities(DETECTOR, self._input(crops))[:, 0].cpu().numpy()
+        for (i, square), disc in zip(seen.items(), maps, strict=True):
+            found[i] = locate(
+                disc, square, self.thresholds.disc_found, self.preprocessing.roi_scale
+            )
+        return found
+
+    def segment(self, crops: np.ndarray, networks: Sequence[str] | None = None) -> np.ndarray:
+        """(N, side, side, 3) uint8 RGB -> (N, 8 x networks, 2, side, side) float32 in [0, 1].
+
+        Each map is disc (cup included), then cup, turned back into the ROI frame. `networks` are
+        roles; by default every segmenter of the bundle, source-only first: 8 or 16 maps.
+        """
+        roles = tuple(networks or self.segmenters)
+        missing = [role for role in roles if role not in self.networks]
+        if missing or not roles:
+            raise BundleError(f"the bundle has no {missing[0] if missing else 'segmenter'}")
+        pictures = self._input(crops)
+        maps = [
+            undo(self._probabilities(role, do(pictures))) for role in roles for do, undo in turns()
+        ]
+        return torch.stack(maps, dim=1).cpu().numpy()
+
+    def _input(self, crops: np.ndarray) -> Tensor:
+        return to_input(torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2))
+
+    @torch.inference_mode()
+    def _probabilities(self, role: str, pictures: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+            logits = self.networks[role](pictures.contiguous(memory_format=torch.channels_last))
+        return logits.float().sigmoid()
+
+
+def square_of_interest(image: np.ndarray) -> Roi | None:
+    """What the detector sees: the square around the field of view; None if all is black."""
+    field = fov.field_of_view(image)
+    return None if field is None else roi.of_field(field)
+
+
+Turn = Callable[[Tensor], Tensor]
+
+
+def turns() -> list[tuple[Turn, Turn]]:
+    """The 8 symmetries of the square on (..., H, W), each with its inverse."""
+
+    def turn(quarters: int, flip: bool) -> tuple[Turn, Turn]:
+        def do(x: Tensor) -> Tensor:
+            return torch.rot90(x.flip(-1) if flip else x, quarters, (-2, -1))
+
+        def undo(x: Tensor) -> Tensor:
+            back = torch.rot90(x, -quarters, (-2, -1))
+            return back.flip(-1) if flip else back
+
+        return do, undo
+
+    return [turn(quarters, flip) for flip in (False, True) for quarters in range(4)]
+
+
+def locate(disc: np.ndarray, seen: Roi, least_confidence: float, scale: float) -> Detection:
+    """The disc in one detector map.
+
+    `disc` is (S, S) float in [0, 1] over the square `seen` of the frame. The confidence is the peak
+    of the lightly blurred map; the disc is the region around that peak above half of it, and the
+    ROI is centred on its centroid with a side of `scale` times its equal-area diameter.
+    """
+    side = disc.shape[0]
+    blurred = cv2.GaussianBlur(disc, (0, 0), sigmaX=side / 100)
+    _, peak, _, (column, row) = cv2.minMaxLoc(blurred)
+    confidence = min(float(peak), 1.0)
+    if confidence < least_confidence:
+        return Detection(confidence, None)
+    _, regions, stats, centroids = cv2.connectedComponentsWithStats(
+        (blurred >= peak / 2).astype(np.uint8)
+    )
+    region = regions[row, column]
+    diameter = 2 * np.sqrt(stats[region, cv2.CC_STAT_AREA] / np.pi) * seen.size / side
+    x, y = seen.to_frame(centroids[region] + 0.5, side)
+    return Detection(confidence, roi.around(float(x), float(y), float(scale * diameter)))

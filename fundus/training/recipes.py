@@ -1,0 +1,219 @@
+"""What can be chosen in a training, checked where it is made; a variant is a function.
+
+`paper` has the paper's values, for a machine with GPUs; `quick` is for a laptop's CPU.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from fundus.datasets.augment import NAMED as AUGMENTATIONS
+from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Preprocessing
+from fundus.models.networks import DeepLabConfig, NetworkConfig, UNetConfig
+
+SCHEDULES = ("step", "one-cycle", "constant")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A supervised training: detector or segmenter on a labelled source."""
+
+    name: str
+    """What the figures are filed under."""
+    network: NetworkConfig
+    """The network's architecture."""
+    side: int
+    """Side of the network's input, pixels."""
+    epochs: int
+    """Passes over the source."""
+    batch: int
+    """Pictures a step, over all workers."""
+    learning_rate: float = 1e-3
+    """Adam's rate: the first with `step`, the highest with `one-cycle`."""
+    schedule: Literal["step", "one-cycle", "constant"] = "one-cycle"
+    """`step` is the paper's x 0.8 every 20 epochs."""
+    augmentation: str = "paper"
+    """One of fundus.datasets.augment.NAMED."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the forward pass; weights, losses and optimisers are float32 always."""
+    balance_vcdr: bool = False
+    """Draw the source evenly over vCDR instead of as it is."""
+    seed: int = 0
+    """Decides initial weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "side", "epochs", "batch", "learning_rate")
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+        if self.side % 16:
+            raise ValueError(f"side is {self.side}; the networks halve it four times: give 16 x n")
+
+    def described(self) -> dict[str, Any]:
+        """JSON-ready values, for the bundle."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class AdaptationRecipe:
+    """Output-space adversarial adaptation of a trained segmenter to unlabelled pictures."""
+
+    name: str
+    """What the figures are filed under."""
+    discriminator: Literal["global", "patch"] = "patch"
+    """`global` is the paper's, `patch` pOSAL's."""
+    epochs: int = 4
+    """Passes over the source."""
+    batch: int = 8
+    """Pictures of each domain a step, over all workers."""
+    learning_rate: float = 1e-4
+    """Adam's rate for the segmenter."""
+    schedule: Literal["step", "one-cycle", "constant"] = "constant"
+    """As in `Recipe`."""
+    adversarial_weight: float = 0.01
+    """Weight of the adversarial loss beside the segmentation loss; 0 is the control."""
+    discriminator_optimiser: Literal["sgd", "adam"] = "adam"
+    """The paper's SGD leaves the discriminator almost untrained."""
+    discriminator_rate: float = 1e-4
+    """Its learning rate."""
+    freeze_batch_norm: bool = True
+    """Keep batch-norm statistics as the source left them: with small batches, learning them anew
+    would be an adaptation of its own."""
+    augmentation: str = "paper"
+    """One of fundus.datasets.augment.NAMED, for both domains."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """As in `Recipe`."""
+    balance_vcdr: bool = False
+    """As in `Recipe`."""
+    seed: int = 0
+    """Decides the discriminator's initial weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "epochs", "batch", "learning_rate", "discriminator_rate")
+        _check_choice("discriminator", self.discriminator, ("global", "patch"))
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("discriminator_optimiser", self.discriminator_optimiser, ("sgd", "adam"))
+        _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+        if self.adversarial_weight < 0:
+            raise ValueError(f"adversarial_weight is {self.adversarial_weight}; give 0 or more")
+
+    def described(self) -> dict[str, Any]:
+        """JSON-ready values, for the bundle."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RecipeBook:
+    """One name's recipes for every training, and the preprocessing that they share."""
+
+    detector: Recipe
+    segmenter: Recipe
+    adaptation: AdaptationRecipe
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+
+
+def paper() -> RecipeBook:
+    """The paper's values (section 3); where it is silent, the released code's."""
+    return RecipeBook(
+        detector=Recipe("paper", UNetConfig(), side=640, epochs=300, batch=8, schedule="step"),
+        segmenter=Recipe("paper", DeepLabConfig(), side=512, epochs=300, batch=8, schedule="step"),
+        adaptation=AdaptationRecipe(
+            "paper",
+            discriminator="global",
+            epochs=40,
+            batch=1,
+            learning_rate=1e-3,
+            schedule="step",
+            discriminator_optimiser="sgd",
+            discriminator_rate=1e-6,
+            adversarial_weight=1.0,
+        ),
+        preprocessing=Preprocessing(detector_side=640, roi_side=512),
+    )
+
+
+def quick() -> RecipeBook:
+    """For one or two CPU cores: small inputs, slim networks, one-cycle, minutes."""
+    return RecipeBook(
+        detector=Recipe(
+            "quick",
+            DeepLabConfig(outputs=1, aspp_channels=64),
+            side=192,
+            epochs=12,
+            batch=16,
+            augmentation="strong",
+        ),
+        segmenter=Recipe(
+            "quick",
+            DeepLabConfig(aspp_channels=64),
+            side=128,
+            epochs=24,
+            batch=16,
+            augmentation="strong",
+            balance_vcdr=True,
+        ),
+        adaptation=AdaptationRecipe("quick", augmentation="strong", balance_vcdr=True, batch=16),
+        preprocessing=Preprocessing(detector_side=192, roi_side=128),
+    )
+
+
+BOOKS = {"paper": paper, "quick": quick}
+
+
+def changed(book: RecipeBook, role: str, changes: Sequence[str]) -> RecipeBook:
+    """The book with one role's recipe changed by `field=value` words, checked like any other.
+
+    Values are JSON, or plain words: `epochs=30`, `balance_vcdr=true`, `augmentation=strong`,
+    `network.aspp_channels=256`. A changed `side` changes the preprocessing too.
+    """
+    entry, side = {
+        DETECTOR: ("detector", "detector_side"),
+        SOURCE_ONLY: ("segmenter", "roi_side"),
+        ADAPTED: ("adaptation", ""),
+    }[role]
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"--change {change!r}: give field=value")
+        recipe = _put(getattr(book, entry), name, _value(text))
+        book = replace(book, **{entry: recipe})
+        if name == "side":
+            preprocessing = replace(book.preprocessing, **{side: recipe.side})
+            book = replace(book, preprocessing=preprocessing)
+    return book
+
+
+def _put(recipe: Any, name: str, value: Any) -> Any:
+    """The dataclass with one field, or one field of a field, replaced by a value of its type."""
+    head, _, rest = name.partition(".")
+    if head not in {f.name for f in fields(recipe)}:
+        known = ", ".join(f.name for f in fields(recipe))
+        raise ValueError(f"--change {name}: {type(recipe).__name__} has {known}")
+    now = getattr(recipe, head)
+    if rest:
+        value = _put(now, rest, value)
+    elif isinstance(now, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    elif isinstance(value, list):
+        value = tuple(value)
+    if now is not None and type(value) is not type(now):
+        raise ValueError(f"--change {name}: {value!r} is not of the kind of {now!r}")
+    return replace(recipe, **{head: value})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _check_positive(recipe: Any, *names: str) -> None:
+    for name in names:
+        if getattr(recipe, name) <= 0:
+            raise ValueError(f"{name} is {getattr(recipe, name)}; give more than 0")
+
+
+def _check_choice(name: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; give one of {', '.join(known)}")

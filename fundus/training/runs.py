@@ -1,0 +1,210 @@
+"""Whole trainings, from data to bundle: what `jobs/train.py` and `jobs/adapt.py` call."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray.train
+
+from fundus.datasets import batches
+from fundus.datasets.public import open_set
+from fundus.datasets.samples import LabelledSet
+from fundus.models import bundle as bundles
+from fundus.models import networks
+from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
+from fundus.models.networks import Discriminator
+from fundus.training import curves, loop
+from fundus.training.adaptation import AdversarialLearner
+from fundus.training.loop import Row, Workers
+from fundus.training.recipes import AdaptationRecipe, RecipeBook
+from fundus.training.source import SourceLearner
+from fundus.training.targets import target_crops, unlabelled
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A supervised training of one network of a bundle."""
+
+    role: str
+    """`detector` or `source_only`."""
+    sources: tuple[str, ...]
+    """Labelled sets, as fundus.datasets.public.open_set reads them."""
+    bundle: Path
+    """Folder that the network is put into; made if it is not there."""
+    book: RecipeBook
+    """Recipes and preprocessing."""
+    roi: bool = False
+    """The pictures are disc crops already."""
+    encoder: Path | None = None
+    """ImageNet weights of the encoder, a local safetensors file; None: from the library."""
+    from_scratch: bool = False
+    """Start without ImageNet weights."""
+    storage: Path = Path("runs")
+    """Where checkpoints are kept."""
+    workers: Workers = field(default_factory=Workers)
+
+    def __post_init__(self) -> None:
+        if self.role not in (DETECTOR, SOURCE_ONLY):
+            raise ValueError(f"train {DETECTOR} or {SOURCE_ONLY}, not {self.role!r}")
+        if self.encoder and not self.encoder.is_file():
+            raise ValueError(f"--encoder {self.encoder}: no such file")
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """An adaptation of a bundle's source-only segmenter to a target without labels."""
+
+    bundle: Path
+    """The bundle that holds the source-only segmenter, and the detector unless `roi`."""
+    sources: tuple[str, ...]
+    """Labelled sets."""
+    targets: tuple[str, ...]
+    """Sets of the new camera; their labels, if any, are not read."""
+    to: Path
+    """Folder of the adapted bundle; may be the same."""
+    recipe: AdaptationRecipe
+    roi: bool = False
+    storage: Path = Path("runs")
+    workers: Workers = field(default_factory=Workers)
+
+
+def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
+    """Train one network and put it into the bundle; the bundle and every epoch's figures."""
+    labelled = [_labelled(spec) for spec in config.sources]
+    known = _start(config)
+    recipe = config.book.detector if config.role == DETECTOR else config.book.segmenter
+    preprocessing = config.book.preprocessing
+    described = recipe.described() | {"roi": config.roi, "roi_scale": preprocessing.roi_scale}
+    data = tuple(_described(s, "labelled source") for s in labelled)
+
+    def make_learner() -> SourceLearner:
+        context = ray.train.get_context()
+        loop.seed_generators(recipe.seed)
+        network = networks.build(recipe.network)
+        if isinstance(network, networks.DeepLab) and not config.from_scratch:
+            networks.start_from_imagenet(network, config.encoder)
+        scale = None if config.roi else preprocessing.roi_scale
+        crops = batches.join(
+            [
+                batches.frames(s, recipe.side)
+                if config.role == DETECTOR
+                else batches.disc_crops(s, recipe.side, roi_scale=scale)
+                for s in labelled
+            ]
+        )
+        learn, validate = batches.split(len(crops))
+        return SourceLearner(
+            loop.synchronised(network),
+            recipe,
+            crops.take(learn),
+            crops.take(validate),
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+        )
+
+    name = run_name(config.role, described, data, config.encoder, config.from_scratch)
+    state, history = loop.fit(
+        make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
+    )
+    network = Network(recipe.network, state["network"], described, data, scores_of(history))
+    trained = known.with_network(config.role, network)
+    if config.role == SOURCE_ONLY:
+        trained = trained.without(ADAPTED)  # adapted from weights that are no longer there
+    bundles.save(trained, config.bundle)
+    curves.save(history, config.bundle, config.role)
+    return trained, history
+
+
+def adapt(config: AdaptConfig) -> tuple[Bundle, list[Row]]:
+    """Adapt a bundle to the targets and save it; the bundle and every epoch's figures."""
+    start = bundles.load(config.bundle)
+    if SOURCE_ONLY not in start.networks:
+        raise BundleError(f"{config.bundle} has no source-only segmenter: run jobs/train.py first")
+    labelled = [_labelled(spec) for spec in config.sources]
+    targets = [unlabelled(open_set(spec)) for spec in config.targets]
+    source_only = start.networks[SOURCE_ONLY]
+    recipe, preprocessing = config.recipe, start.preprocessing
+    described = recipe.described() | {"roi": config.roi, "source_only": start.digest}
+    data = (
+        *(_described(s, "labelled source") for s in labelled),
+        *(_described(s, "target, no labels") for s in targets),
+    )
+
+    def make_learner() -> AdversarialLearner:
+        context = ray.train.get_context()
+        loop.seed_generators(recipe.seed)
+        discriminator = Discriminator(patch=recipe.discriminator == "patch")
+        segmenter = source_only.build()
+        scale = None if config.roi else preprocessing.roi_scale
+        side = preprocessing.roi_side
+        source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
+        target = batches.join([target_crops(s, start, are_crops=config.roi) for s in targets])
+        learn, validate = batches.split(len(source))
+        return AdversarialLearner(
+            loop.synchronised(segmenter),
+            loop.synchronised(discriminator),
+            recipe,
+            source.take(learn),
+            source.take(validate),
+            target,
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+        )
+
+    state, history = loop.fit(
+        make_learner,
+        recipe.epochs,
+        name=run_name(ADAPTED, described, data),
+        storage=config.storage,
+        workers=config.workers,
+    )
+    network = Network(source_only.config, state["network"], described, data, scores_of(history))
+    adapted = start.with_network(ADAPTED, network)
+    if config.to.resolve() != config.bundle.resolve():
+        bundles.copy(config.bundle, config.to)
+    bundles.save(adapted, config.to)
+    curves.save(history, config.to, ADAPTED)
+    return adapted, history
+
+
+def run_name(role: str, *decisive: Any) -> str:
+    """A training's name: the same for the same recipe, data and start, so that it resumes."""
+    text = json.dumps(decisive, sort_keys=True, default=str)
+    return f"{role}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def scores_of(history: list[Row]) -> dict[str, float]:
+    """The last epoch's figures, rounded, without the time."""
+    return {k: round(v, 4) for k, v in history[-1].items() if k != "seconds"}
+
+
+def _start(config: TrainConfig) -> Bundle:
+    """The bundle in the folder, or an empty one, with the preprocessing that this training sets."""
+    wanted = config.book.preprocessing
+    if not (config.bundle / "bundle.json").exists():
+        return Bundle({}, preprocessing=wanted)
+    known = bundles.load(config.bundle)
+    if config.role == DETECTOR:
+        kept = replace(known.preprocessing, detector_side=wanted.detector_side)
+    else:
+        kept = replace(wanted, detector_side=known.preprocessing.detector_side)
+    return replace(known, preprocessing=kept)
+
+
+def _labelled(spec: str) -> LabelledSet:
+    labelled = open_set(spec)
+    without = sum(not s.structures for s in labelled.samples)
+    if without:
+        raise ValueError(f"{spec}: {without} of {len(labelled.samples)} pictures have no mask")
+    return labelled
+
+
+def _described(labelled: LabelledSet, role: str) -> dict[str, Any]:
+    return {
+        "name": ", ".join(sorted({s.set for s in labelled.samples})),  # no path: bundles travel
+        "role": role,
+        "count": len(labelled.samples),
+        "digest": labelled.digest(),
+    }

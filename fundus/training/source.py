@@ -1,0 +1,161 @@
+"""Supervised training on the labelled source: one step, shared with adaptation, and its learner."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fundus.anatomy import scores
+from fundus.datasets import augment, batches
+from fundus.datasets.batches import Crops
+from fundus.models import losses
+from fundus.models.networks import to_input
+from fundus.training.recipes import AdaptationRecipe, Recipe
+
+Batch = tuple[Tensor, Tensor]
+"""(N, 3, S, S) uint8 pictures and (N, S, S) uint8 labels, augmented."""
+
+
+def source_step(segmenter: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
+    """Labelled source pictures -> scalar `loss_seg_src`, not yet differentiated, and the logits.
+
+    One map is the detector's disc: Dice and cross-entropy, so that a frame without a disc teaches
+    too. Two maps are disc and cup: equation 1 of the paper.
+    """
+    pictures, labels = batch
+    logits = forward(segmenter, pictures, precision)
+    maps = batches.to_maps(labels).to(logits.device)
+    if logits.shape[1] == 1:
+        disc = maps[:, :1]
+        dice = losses.dice_loss(logits.sigmoid(), disc)[0]
+        return dice + F.binary_cross_entropy_with_logits(logits, disc), logits
+    return losses.segmentation_loss(logits, maps), logits
+
+
+def forward(network: nn.Module, pictures: Tensor, precision: str) -> Tensor:
+    """(N, 3, S, S) uint8 on any device -> float32 logits, computed in `precision`."""
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        return network(to_input(pictures.to(device, non_blocking=True))).float()
+
+
+class SourceLearner:
+    """What the loop trains: a network, Adam, its schedule, and a labelled source."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        train: Crops,
+        validation: Crops,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.recipe, self.train, self.validation = recipe, train, validation
+        self.rank, self.world, self.seed = rank, world, recipe.seed
+        self.network = network
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+        self.schedule = make_schedule(self.optimiser, recipe, self.steps_per_epoch)
+        self.transform = augment.NAMED[recipe.augmentation]()
+        self.stateful: Mapping[str, Any] = {
+            "network": unwrapped(network),
+            "optimiser": self.optimiser,
+            "schedule": self.schedule,
+        }
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that each rank makes in an epoch."""
+        return batches.steps_per_epoch(len(self.train), self.share, self.world)
+
+    @property
+    def share(self) -> int:
+        """Pictures a step on this rank."""
+        return max(1, self.recipe.batch // self.world)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """This rank's augmented batches of one epoch."""
+        weights = sampling_weights(self.train.vcdr, self.recipe.balance_vcdr)
+        for indices in batches.batches(
+            weights,
+            self.share,
+            seed=self.recipe.seed,
+            epoch=epoch,
+            rank=self.rank,
+            world=self.world,
+        ):
+            chosen = self.train.take(indices)
+            yield augment.apply(self.transform, chosen.images, chosen.masks)
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns its named loss."""
+        self.network.train()
+        loss, _ = source_step(self.network, batch, self.recipe.precision)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.schedule.step()
+        return {"loss_seg_src": loss.item()}
+
+    def validate(self) -> dict[str, float]:
+        """Dice on the source's held-back pictures, disc and (for two maps) cup."""
+        return validation_dice(unwrapped(self.network), self.validation, self.share)
+
+
+def validation_dice(network: nn.Module, crops: Crops, size: int) -> dict[str, float]:
+    """Mean Dice over labelled crops at threshold 0.5: `val_disc` and, of two maps, `val_cup`."""
+    predicted = np.concatenate(
+        [predict(network, crops.images[i : i + size]) for i in range(0, len(crops), size)]
+    )
+    truth = batches.to_maps(crops.masks).numpy() > 0.5
+    names = ("val_disc", "val_cup")[: predicted.shape[1]]
+    return {
+        name: scores.summarise_mean(
+            [scores.dice(p[i] > 0.5, t[i]) for p, t in zip(predicted, truth, strict=True)]
+        ).value
+        or 0.0
+        for i, name in enumerate(names)
+    }
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, pictures: Tensor) -> np.ndarray:
+    """(N, 3, S, S) uint8 -> (N, maps, S, S) float32 probabilities, in evaluation mode."""
+    network.eval()
+    return forward(network, pictures, "float32").sigmoid().cpu().numpy()
+
+
+def sampling_weights(vcdr: np.ndarray, balance: bool, bins: int = 10) -> np.ndarray:
+    """(N,) sampling weights; balanced, each filled tenth of the vCDR range weighs the same.
+
+    Unlabelled or undefined vCDR (NaN) weighs what the average picture does.
+    """
+    known = np.isfinite(vcdr)
+    if not balance or not known.any():
+        return np.ones(len(vcdr))
+    tenth = np.clip((vcdr[known] * bins).astype(int), 0, bins - 1)
+    weights = np.ones(len(vcdr))
+    weights[known] = 1 / np.bincount(tenth, minlength=bins)[tenth]
+    weights[known] /= weights[known].mean()
+    return weights
+
+
+def make_schedule(
+    optimiser: torch.optim.Optimizer, recipe: Recipe | AdaptationRecipe, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The recipe's schedule, stepped once an optimiser step; `steps` are those of an epoch."""
+    if recipe.schedule == "one-cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps
+        )
+    gamma = 0.8 if recipe.schedule == "step" else 1.0
+    return torch.optim.lr_scheduler.StepLR(optimiser, step_size=20 * steps, gamma=gamma)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside PyTorch's data-parallel wrapper, or itself."""
+    return getattr(network, "module", network)

@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Adapt a bundle's segmenter to a new camera, without labels.
+
+    python jobs/adapt.py --bundle runs/mine --source "refuge:data/REFUGE?split=train" \\
+        --target folder:data/new-hospital --to runs/adapted
+    ray job submit --working-dir . -- jobs/adapt.py --recipe paper --workers 4 --gpu ...
+
+The same command again goes on where the last one ended. Exit codes: 0 adapted, 2 bad configuration.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fundus.models.bundle import ADAPTED
+from fundus.training import session
+from fundus.training.recipes import BOOKS, changed
+from fundus.training.runs import AdaptConfig, adapt
+
+
+def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
+    """Command line to a checked configuration."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog=(__doc__ or "").split("\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", required=True, type=Path, help="with a source-only segmenter")
+    parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
+    parser.add_argument("--target", required=True, action="append", help="layout:path?key=value")
+    parser.add_argument("--to", type=Path, help="folder of the adapted bundle; default: --bundle")
+    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
+    parser.add_argument("--recipe", choices=BOOKS, default="quick")
+    parser.add_argument("--change", action="append", default=[], help="recipe field=value")
+    session.add_arguments(parser)
+    given = parser.parse_args(arguments)
+    book = changed(BOOKS[given.recipe](), ADAPTED, given.change)
+    return AdaptConfig(
+        bundle=given.bundle,
+        sources=tuple(given.source),
+        targets=tuple(given.target),
+        to=given.to or given.bundle,
+        recipe=book.adaptation,
+        roi=given.roi,
+        storage=given.storage,
+        workers=session.workers(given),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, adapt, say what came out."""
+    try:
+        config = parse(arguments)
+        with session.ray_session():
+            bundle, history = adapt(config)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"adapt: {error}", file=sys.stderr)
+        return 2
+    figures = "  ".join(f"{k} {v}" for k, v in bundle.networks[ADAPTED].scores.items())
+    print(f"adapted after {len(history)} epochs: {figures}")
+    print(f"bundle {bundle.digest[:12]} in {config.to}, curves beside it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

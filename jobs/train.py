@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""Train a bundle's detector or segmenter on a labelled source.
+
+    python jobs/train.py segmenter --source "refuge:data/REFUGE?split=train" --bundle runs/mine
+    python jobs/train.py detector --source "refuge:data/REFUGE?split=train" --bundle runs/mine
+    ray job submit --working-dir . -- jobs/train.py segmenter --recipe paper --workers 4 --gpu ...
+
+The same command again goes on where the last one ended. Exit codes: 0 trained, 2 bad configuration.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fundus.models.bundle import DETECTOR, SOURCE_ONLY
+from fundus.training import session
+from fundus.training.recipes import BOOKS, changed
+from fundus.training.runs import TrainConfig, train
+
+ROLES = {"detector": DETECTOR, "segmenter": SOURCE_ONLY}
+
+
+def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
+    """Command line to a checked configuration."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog=(__doc__ or "").split("\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("network", choices=ROLES)
+    parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
+    parser.add_argument("--bundle", required=True, type=Path, help="folder to put the network into")
+    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
+    parser.add_argument("--recipe", choices=BOOKS, default="quick")
+    parser.add_argument("--change", action="append", default=[], help="recipe field=value")
+    parser.add_argument("--encoder", type=Path, help="ImageNet weights, safetensors, when offline")
+    parser.add_argument("--from-scratch", action="store_true", help="without ImageNet weights")
+    session.add_arguments(parser)
+    given = parser.parse_args(arguments)
+    role = ROLES[given.network]
+    return TrainConfig(
+        role=role,
+        sources=tuple(given.source),
+        bundle=given.bundle,
+        book=changed(BOOKS[given.recipe](), role, given.change),
+        roi=given.roi,
+        encoder=given.encoder,
+        from_scratch=given.from_scratch,
+        storage=given.storage,
+        workers=session.workers(given),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, train, say what came out."""
+    try:
+        config = parse(arguments)
+        with session.ray_session():
+            bundle, history = train(config)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 2
+    figures = "  ".join(f"{k} {v}" for k, v in bundle.networks[config.role].scores.items())
+    print(f"{config.role} after {len(history)} epochs: {figures}")
+    print(f"bundle {bundle.digest[:12]} in {config.bundle}, curves beside it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
