@@ -64,7 +64,7 @@ class Refused(Exception):
     """The bytes give no pixels.
 
     status: decode_failed (a broken picture), unsupported (no picture, or of a kind that is not
-    read) or too_large. reason: one sentence.
+    read) or too_large. reason: one sentence, what varies from file to file in parentheses.
     """
 
     def __init__(self, status: str, reason: str) -> None:
@@ -89,7 +89,7 @@ def decode(data: bytes, *, max_pixels: int = 120_000_000) -> np.ndarray:
         width, height = image.size
         if width * height > max_pixels:
             raise Refused(
-                "too_large", f"{width} x {height} pixels, more than {max_pixels} are not decoded"
+                "too_large", f"too many pixels ({width} x {height}; at most {max_pixels})"
             )
         try:
             image.load()
@@ -104,7 +104,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise Refused("too_large", _say(error)) from error
+        raise Refused("too_large", f"too many pixels ({_say(error)})") from error
     except UnidentifiedImageError as error:
         raise _unknown(data) from error
     except BROKEN as error:

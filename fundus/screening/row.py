@@ -1,0 +1,91 @@
+"""What a row of the results holds: the schema, written once, and the closed list of statuses."""
+
+import pyarrow as pa
+
+FORMAT_VERSION = "1"
+
+OK = "ok"
+STATUSES = {
+    OK: "measured",
+    "ungradable": "a picture that shows too little to be measured",
+    "no_disc": "no optic disc was found in the picture",
+    "decode_failed": "a picture that is broken",
+    "unsupported": "not a picture, or of a kind that is not read",
+    "too_large": "more pixels or bytes than are decoded",
+    "read_failed": "the bytes could not be fetched",
+    "timed_out": "decoding took too long",
+    "crashed": "decoding ended its process",
+}
+"""Every row has one of these. A new kind of failure needs a new entry, never a silent skip."""
+
+_TEXT, _REAL = pa.string(), pa.float64()
+
+_COLUMNS = [
+    ("uri", _TEXT, "where the object lies; percent-encoded as URIs are"),
+    ("etag", _TEXT, "changes when the object's content changes"),
+    ("run_id", _TEXT, "the run that wrote this row"),
+    ("bundle", _TEXT, "SHA-256 digest of the bundle that measured"),
+    ("status", _TEXT, "; ".join(f"{name}: {meaning}" for name, meaning in STATUSES.items())),
+    ("error", _TEXT, "why the status is not ok, details in parentheses; null where it is"),
+    ("width", pa.int32(), "pixels of the upright original frame; null where it was not decoded"),
+    ("height", pa.int32(), "pixels of the upright original frame; null where it was not decoded"),
+    ("laterality", _TEXT, "OD (right eye) or OS (left eye); null where unknown"),
+    ("disc_confidence", _REAL, "of the detector, 0 to 1; null where detection was left out"),
+    ("roi_x", _REAL, "left edge of the ROI, pixels of the original frame; may lie outside"),
+    ("roi_y", _REAL, "upper edge of the ROI, pixels of the original frame; may lie outside"),
+    ("roi_size", _REAL, "side of the square ROI, pixels of the original frame"),
+    ("mask_png", pa.binary(), "8-bit PNG of the ROI frame: 0 background, 1 rim, 2 cup"),
+    ("vcdr", _REAL, "vertical cup-to-disc ratio, inclusive extents; null without disc or cup"),
+    ("hcdr", _REAL, "horizontal cup-to-disc ratio, inclusive extents"),
+    ("area_cdr", _REAL, "cup area over disc area"),
+    ("rim_inferior", _REAL, "mean rim width of the inferior sector, in vertical disc diameters"),
+    ("rim_superior", _REAL, "mean rim width of the superior sector, in vertical disc diameters"),
+    ("rim_nasal", _REAL, "mean rim width of the nasal sector; null without laterality"),
+    ("rim_temporal", _REAL, "mean rim width of the temporal sector; null without laterality"),
+    ("vcdr_sd", _REAL, "standard deviation of vcdr over the maps of all networks and turns"),
+    ("flags", pa.list_(pa.string()), "remarks on the mask: no_disc, no_cup, cup_outside_disc"),
+    ("risk", _REAL, "calibrated risk of glaucoma, 0 to 1; null until a bundle is calibrated"),
+    ("referable", pa.bool_(), "risk at or above the referral threshold; null without a risk"),
+]
+
+SCHEMA = pa.schema(
+    [
+        pa.field(
+            name,
+            kind,
+            nullable=name not in ("uri", "etag", "run_id", "bundle", "status"),
+            metadata={"description": description},
+        )
+        for name, kind, description in _COLUMNS
+    ]
+)
+"""Columns in order, each with its `description` in the field's metadata."""
+
+
+def schema(run_id: str, bundle: str) -> pa.Schema:
+    """`SCHEMA` with what holds for the whole run in the file's own metadata."""
+    return SCHEMA.with_metadata(
+        {
+            "fundus.format": FORMAT_VERSION,
+            "fundus.run_id": run_id,
+            "fundus.bundle": bundle,
+            "fundus.note": "research use, not a medical device; triage, never a diagnosis",
+        }
+    )
+
+
+def table(columns: dict[str, list], run_id: str, bundle: str) -> pa.Table:
+    """Rows of one run. Columns that are not given are null; `run_id` and `bundle` are filled in.
+
+    A column that the schema does not know and a status off the list raise ValueError.
+    """
+    rows = len(columns["uri"])
+    columns = columns | {"run_id": [run_id] * rows, "bundle": [bundle] * rows}
+    unknown = set(columns) - set(SCHEMA.names)
+    if unknown:
+        raise ValueError(f"rows have no column {sorted(unknown)}")
+    foreign = set(columns["status"]) - set(STATUSES)
+    if foreign:
+        raise ValueError(f"{sorted(foreign)} is no status of a row")
+    filled = {name: columns.get(name, [None] * rows) for name in SCHEMA.names}
+    return pa.Table.from_pydict(filled, schema=schema(run_id, bundle))

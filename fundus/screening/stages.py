@@ -1,0 +1,184 @@
+"""The stages of screening: each takes a batch of columns (dict of numpy arrays) and adds some.
+
+Every row passes every stage. A row whose status is no longer "ok" goes through untouched, with a
+blank picture. On the way nothing is null (undefined is NaN, "" or 0); `measure` writes the nulls.
+"""
+
+from dataclasses import asdict
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from fundus.anatomy.biomarkers import measure as measure_mask
+from fundus.anatomy.biomarkers import vcdr
+from fundus.anatomy.postprocess import NO_DISC, clean
+from fundus.images import roi
+from fundus.images.decode import Refused, decode
+from fundus.images.roi import Roi
+from fundus.models.bundle import Bundle, Thresholds
+from fundus.models.predictor import Predictor
+from fundus.screening import row
+from fundus.screening.inventory import FetchFailed, fetch
+
+Batch = dict[str, np.ndarray]
+
+BLANK = np.zeros((1, 1, 3), np.uint8)
+"""The picture of a row that has none. Ray's tensor columns do not hold arrays without elements."""
+
+
+def fetch_and_decode(batch: Batch) -> Batch:
+    """uri, etag, status, error -> + width, height, image (HWC uint8 RGB, upright).
+
+    Entries that the inventory refused keep its status. Nothing but a bad object is caught here.
+    """
+    batch = _writable(batch)
+    images = []
+    for i, (uri, etag) in enumerate(zip(batch["uri"], batch["etag"], strict=True)):
+        image = BLANK
+        if not batch["status"][i]:
+            try:
+                image = decode(fetch(uri, etag))
+                _say(batch, i, row.OK)
+            except (FetchFailed, Refused) as refusal:
+                _say(batch, i, refusal.status, refusal.reason)
+        images.append(image)
+    ok = _ok(batch)
+    sizes = np.array([image.shape[:2] for image in images]) * ok[:, None]
+    return batch | {"height": sizes[:, 0], "width": sizes[:, 1], "image": _tensors(images)}
+
+
+class Detect:
+    """image -> + disc_confidence, roi_x, roi_y, roi_size (pixels of the original frame)."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.predictor = Predictor(bundle)
+
+    def __call__(self, batch: Batch) -> Batch:
+        batch = _writable(batch)
+        indices = _indices(batch)
+        found = self.predictor.detect([batch["image"][i] for i in indices])
+        located: list[Roi | None] = [None] * len(batch["uri"])
+        confidence = np.full(len(located), np.nan)
+        for i, detection in zip(indices, found, strict=True):
+            confidence[i] = detection.confidence
+            located[i] = detection.roi
+            if detection.roi is None:
+                reason = f"no disc was found (confidence {detection.confidence:.2f})"
+                _say(batch, i, "no_disc", reason)
+        return batch | {"disc_confidence": confidence} | _roi_columns(located)
+
+
+def take_whole(batch: Batch) -> Batch:
+    """For disc crops: height, width -> + disc_confidence (NaN), roi_x, roi_y, roi_size."""
+    sizes = zip(batch["height"], batch["width"], _ok(batch), strict=True)
+    located = [roi.whole(int(h), int(w)) if ok else None for h, w, ok in sizes]
+    return batch | {"disc_confidence": np.full(len(located), np.nan)} | _roi_columns(located)
+
+
+def crop(batch: Batch, *, side: int) -> Batch:
+    """image, roi_x, roi_y, roi_size -> crop ((side, side, 3) uint8 RGB) in place of image."""
+    crops = np.zeros((len(batch["uri"]), side, side, 3), np.uint8)
+    for i in _indices(batch):
+        crops[i] = roi.crop(batch["image"][i], _roi_of(batch, i), side)
+    return {name: batch[name] for name in batch if name != "image"} | {"crop": crops}
+
+
+class Segment:
+    """crop -> maps ((networks x turns, 2, side, side) float32 probabilities) in place of crop."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.predictor = Predictor(bundle)
+
+    def __call__(self, batch: Batch) -> Batch:
+        ok = _ok(batch)
+        maps = [np.zeros((1, 1, 1, 1), np.float32)] * len(ok)
+        if ok.any():
+            found = self.predictor.segment(batch["crop"][ok])
+            for i, some in zip(_indices(batch), found, strict=True):
+                maps[i] = some
+        return {name: batch[name] for name in batch if name != "crop"} | {"maps": _tensors(maps)}
+
+
+def measure(batch: Batch, *, thresholds: Thresholds, run_id: str, bundle: str) -> pa.Table:
+    """All columns so far -> rows as `row.SCHEMA` has them, undefined values null."""
+    batch = _writable(batch)
+    count = len(batch["uri"])
+    measured: list[dict] = [{} for _ in range(count)]
+    for i in _indices(batch):
+        measured[i] = _measure_maps(batch["maps"][i], _roi_of(batch, i), thresholds)
+        if NO_DISC in measured[i]["flags"]:
+            _say(batch, i, "no_disc", "the segmenter found no disc in the ROI")
+    columns = {name: batch[name].tolist() for name in ("uri", "etag", "status")}
+    columns["error"] = [str(text) or None for text in batch["error"]]
+    for name in ("width", "height"):
+        columns[name] = [int(value) or None for value in batch[name]]
+    for name in ("disc_confidence", "roi_x", "roi_y", "roi_size"):
+        columns[name] = [None if np.isnan(value) else float(value) for value in batch[name]]
+    for name in sorted({name for one in measured for name in one}):
+        columns[name] = [one.get(name) for one in measured]
+    return row.table(columns, run_id, bundle)
+
+
+def _measure_maps(maps: np.ndarray, where: Roi, thresholds: Thresholds) -> dict:
+    """Mask and measures of one eye from (M, 2, S, S) probabilities of its ROI."""
+    levels = {"disc_threshold": thresholds.disc, "cup_threshold": thresholds.cup}
+    cleaned = clean(maps.mean(axis=0), **levels)
+    ratios = [vcdr(clean(one, **levels).mask) for one in maps]
+    defined = [ratio for ratio in ratios if ratio is not None]
+    return asdict(measure_mask(_in_frame_pixels(cleaned.mask, where))) | {
+        "mask_png": None if NO_DISC in cleaned.flags else _png(cleaned.mask),
+        "vcdr_sd": float(np.std(defined)) if len(defined) > 1 else None,
+        "flags": list(cleaned.flags),
+    }
+
+
+def _in_frame_pixels(mask: np.ndarray, where: Roi) -> np.ndarray:
+    """A ROI mask in pixels of the original frame, for extents are measured there.
+
+    Of the frame only the ROI's own window is drawn. A ROI smaller than its raster stays as it is:
+    taking it back would lose what the maps resolve.
+    """
+    side = int(np.ceil(where.size)) + 1
+    if where.size <= mask.shape[0]:
+        return mask
+    return roi.restore(mask, Roi(where.x % 1, where.y % 1, where.size), side, side)
+
+
+def _png(mask: np.ndarray) -> bytes:
+    return cv2.imencode(".png", mask)[1].tobytes()
+
+
+def _ok(batch: Batch) -> np.ndarray:
+    return batch["status"] == row.OK
+
+
+def _indices(batch: Batch) -> list[int]:
+    return np.flatnonzero(_ok(batch)).tolist()
+
+
+def _writable(batch: Batch) -> Batch:
+    """The batch with status and error as columns of its own: Ray's are shared and read-only."""
+    return batch | {name: batch[name].astype(object) for name in ("status", "error")}
+
+
+def _say(batch: Batch, i: int, status: str, reason: str = "") -> None:
+    batch["status"][i], batch["error"][i] = status, reason
+
+
+def _roi_columns(located: list[Roi | None]) -> Batch:
+    corners = [(r.x, r.y, r.size) if r else (np.nan,) * 3 for r in located]
+    x, y, size = np.array(corners, float).reshape(-1, 3).T
+    return {"roi_x": x, "roi_y": y, "roi_size": size}
+
+
+def _roi_of(batch: Batch, i: int) -> Roi:
+    return Roi(*(float(batch[name][i]) for name in ("roi_x", "roi_y", "roi_size")))
+
+
+def _tensors(arrays: list[np.ndarray]) -> np.ndarray:
+    """Arrays of several shapes as one object column."""
+    column = np.empty(len(arrays), object)
+    for i, array in enumerate(arrays):
+        column[i] = array
+    return column
