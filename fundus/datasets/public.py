@@ -109,7 +109,7 @@ def _refuge_truth(root: Path, split: str) -> tuple[dict[str, Path], dict[str, bo
     if split != "validation":
         return masks, {}
     table = _sheet(existing(truth / "Fovea_locations.xlsx"), "ImgName", "Glaucoma Label")
-    return masks, {Path(name).stem: label == "1" for name, label in table.items()}
+    return masks, {Path(name).stem: float(label) == 1 for name, label in table.items()}
 
 
 def read_drishti_gs(root: Path, *, split: str = "", consensus: str = "3") -> list[Sample]:
