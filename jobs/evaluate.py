@@ -11,7 +11,7 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,25 +51,41 @@ def run(config: Config) -> list[Path]:
     try:
         compared = bundle.load(config.bundle)
         reference = bundle.load(config.target_supervised) if config.target_supervised else None
-        labelled = [first(open_set(spec), config.limit) for spec in config.sets]
+        whole_sets = [open_set(spec) for spec in config.sets]
         config.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         raise EvaluationError(str(error)) from error
     predictor = Predictor(compared)
     supervised = Predictor(reference) if reference else None
+    labelled = [first(each, config.limit) for each in whole_sets]
     evaluations = [
         evaluation.evaluate(pictures, predictor, supervised, name=name, disc_crops=config.roi)
         for pictures, name in zip(labelled, names_of(labelled), strict=True)
     ]
     print(tables.as_text([row for each in evaluations for row in each.rows]))
+    digests = {each.name: each.digest() for each in whole_sets}
+    notes = [note for each in (compared, reference) if each for note in familiar(each, digests)]
+    print(*notes, sep="\n", end="\n" if notes else "")
     about = {
         "bundle": compared.digest,
         "target_supervised": reference.digest if reference else None,
-        "sets": [{"name": each.name, "digest": each.digest()} for each in labelled],
+        "sets": digests,
         "disc_crops": config.roi,
         "limit": config.limit,
+        "notes": notes,
     }
     return tables.write(evaluations, config.out, about)
+
+
+def familiar(compared: bundle.Bundle, digests: Mapping[str, str]) -> list[str]:
+    """A sentence for each network that met one of these very sets (by digest) in its training."""
+    return [
+        f"Note: {role} of {compared.digest[:12]} met {name} in training, as {data['role']}."
+        for name, digest in digests.items()
+        for role, network in compared.networks.items()
+        for data in network.data
+        if data["digest"] == digest
+    ]
 
 
 def first(labelled: LabelledSet, limit: int | None) -> LabelledSet:

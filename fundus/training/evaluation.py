@@ -153,7 +153,7 @@ def segment(
     masks: dict[str, np.ndarray | None] = {}
     maps = []
     for model, asked_predictor, role in asked:
-        crops = roi.crop(image, region, asked_predictor.side)[None]
+        crops = np.stack([roi.crop(image, region, asked_predictor.side)])
         answers = asked_predictor.segment(crops, networks=(role,))[0]
         masks[model] = _mask_of(answers, asked_predictor)
         if asked_predictor is predictor:
