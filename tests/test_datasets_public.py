@@ -314,6 +314,14 @@ def test_a_wrong_line_says_what_is_right(spec: str, reason: str) -> None:
         open_set(spec)
 
 
+def test_a_set_is_named_by_what_it_is_not_where(tmp_path: Path) -> None:
+    drishti(tmp_path)
+    assert open_set(f"drishti-gs:{tmp_path}").name == "Drishti-GS"
+    assert open_set(f"drishti-gs:{tmp_path}?split=test").name == "Drishti-GS split=test"
+    manifest(tmp_path)
+    assert open_set(f"manifest:{tmp_path}/m.csv?split=train").name == "m split=train"
+
+
 def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
     manifest(tmp_path)
     spec = f"manifest:{tmp_path}/m.csv"

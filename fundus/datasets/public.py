@@ -47,7 +47,14 @@ def open_set(spec: str) -> LabelledSet:
     samples = reader(Path(path), **options)
     if not samples:
         raise ValueError(f"{spec!r}: no picture there answers to it")
-    return LabelledSet(name=spec, samples=tuple(samples))
+    return LabelledSet(name=_name(samples, options), samples=tuple(samples))
+
+
+def _name(samples: list[Sample], options: dict[str, str]) -> str:
+    """What the set is called in tables and bundles: no path, which would name a machine's disk."""
+    sets = dict.fromkeys(sample.set for sample in samples)
+    chosen = [f"{key}={value}" for key, value in options.items() if value not in sets]
+    return " ".join([", ".join(sets), *chosen])
 
 
 def read_refuge(root: Path, *, split: str = "") -> list[Sample]:
