@@ -72,6 +72,11 @@ class Network:
     scores: dict[str, Any] = field(default_factory=dict)
     """What its training measured without target labels."""
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of its weights file."""
+        return hashlib.sha256(_serialise(self.weights)).hexdigest()
+
     def build(self) -> nn.Module:
         """The network with its weights, in evaluation mode."""
         network = networks.build(self.config)
@@ -118,7 +123,7 @@ class Bundle:
             "networks": {
                 role: {
                     "network": networks.describe(network.config),
-                    "sha256": hashlib.sha256(_serialise(network.weights)).hexdigest(),
+                    "sha256": network.digest,
                     "recipe": network.recipe,
                     "data": list(network.data),
                     "scores": network.scores,

@@ -126,7 +126,7 @@ def adapt(config: AdaptConfig) -> tuple[Bundle, list[Row]]:
     targets = [unlabelled(open_set(spec)) for spec in config.targets]
     source_only = start.networks[SOURCE_ONLY]
     recipe, preprocessing = config.recipe, start.preprocessing
-    described = recipe.described() | {"roi": config.roi, "source_only": start.digest}
+    described = recipe.described() | {"roi": config.roi, "source_only": source_only.digest}
     data = (
         *(_described(s, "labelled source") for s in labelled),
         *(_described(s, "target, no labels") for s in targets),

@@ -1,0 +1,100 @@
+"""A bundle comes back as it was saved, or is refused in one sentence."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from fundus.models import bundle as bundles
+from fundus.models.bundle import DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
+from fundus.models.networks import DeepLabConfig, UNetConfig, build
+
+
+def tiny_bundle() -> Bundle:
+    torch.manual_seed(0)
+    detector, segmenter = UNetConfig(width=2), DeepLabConfig(aspp_channels=4)
+    return Bundle(
+        {
+            DETECTOR: Network(detector, build(detector).state_dict()),
+            SOURCE_ONLY: Network(
+                segmenter, build(segmenter).state_dict(), recipe={"name": "quick", "epochs": 1}
+            ),
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    bundles.save(tiny_bundle(), tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_a_bundle_comes_back_as_it_was_saved(folder: Path) -> None:
+    saved, loaded = tiny_bundle(), bundles.load(folder)
+    assert loaded.digest == saved.digest
+    assert loaded.networks[SOURCE_ONLY].recipe == {"name": "quick", "epochs": 1}
+    picture = torch.rand(1, 3, 32, 32)
+    for role in saved.networks:
+        network, again = saved.networks[role].build(), loaded.networks[role].build()
+        assert torch.equal(network(picture), again(picture))
+
+
+def test_one_altered_byte_of_weights_is_refused(folder: Path) -> None:
+    weights = folder / "source_only.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(BundleError, match=r"source_only.safetensors was altered"):
+        bundles.load(folder)
+
+
+def test_an_altered_threshold_is_refused(folder: Path) -> None:
+    text = (folder / "bundle.json").read_text()
+    altered = json.loads(text)
+    altered["thresholds"]["cup"] = 0.1
+    (folder / "bundle.json").write_text(json.dumps(altered))
+    with pytest.raises(BundleError, match=r"bundle.json was altered"):
+        bundles.load(folder)
+
+
+def test_foreign_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"has no bundle.json"):
+        bundles.load(tmp_path / "nothing")
+    (folder / "bundle.json").write_text('{"format": 99}')
+    with pytest.raises(BundleError, match="format 1"):
+        bundles.load(folder)
+    (folder / "bundle.json").write_bytes(b"\x80\x04")
+    with pytest.raises(BundleError, match="cannot be read"):
+        bundles.load(folder)
+
+
+def test_a_pickle_in_the_place_of_weights_is_not_opened(folder: Path) -> None:
+    class Stranger:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (Path(folder / "executed"),))  # type: ignore[return-value]
+
+    (folder / "detector.safetensors").write_bytes(pickle.dumps(Stranger()))
+    with pytest.raises(BundleError, match="altered"):
+        bundles.load(folder)
+    assert not (folder / "executed").exists()
+
+
+def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
+    """Digests that match are not enough: the manifest may lie as a whole."""
+    bundle = bundles.load(folder)
+    wrong = Network(DeepLabConfig(aspp_channels=8), bundle.networks[SOURCE_ONLY].weights)
+    bundles.save(bundle.with_network(SOURCE_ONLY, wrong), folder)
+    with pytest.raises(BundleError):
+        bundles.load(folder)
+
+
+def test_weights_in_half_precision_load_as_well(tmp_path: Path) -> None:
+    bundle = tiny_bundle()
+    network = bundle.networks[SOURCE_ONLY]
+    halved = Network(network.config, bundles.half(network.weights))
+    bundles.save(bundle.with_network(SOURCE_ONLY, halved), tmp_path)
+    picture = torch.rand(1, 3, 32, 32)
+    again = bundles.load(tmp_path).networks[SOURCE_ONLY].build()
+    assert torch.allclose(network.build()(picture), again(picture), atol=0.05)

@@ -1,0 +1,70 @@
+"""Detection in frame pixels, and maps that come back from all eight turns."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_models_bundle import tiny_bundle
+
+from fundus.images.roi import Roi
+from fundus.models.bundle import DETECTOR, SOURCE_ONLY, BundleError
+from fundus.models.predictor import Predictor, locate, turns
+
+
+def test_each_turn_is_undone_and_no_two_are_alike() -> None:
+    picture = torch.arange(16.0).reshape(1, 1, 4, 4)
+    turned = [do(picture) for do, _ in turns()]
+    assert all(torch.equal(undo(do(picture)), picture) for do, undo in turns())
+    assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
+
+
+def test_maps_come_back_upright_from_every_turn() -> None:
+    """A network that looks at single pixels gives the same map in all eight turns."""
+    predictor = Predictor(tiny_bundle(), device="cpu")
+    predictor.networks[SOURCE_ONLY] = torch.nn.Conv2d(3, 2, kernel_size=1)
+    crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
+    maps = predictor.segment(crops)
+    assert maps.shape == (2, 8, 2, 32, 32)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps, maps[:, :1].repeat(8, axis=1), atol=1e-6)
+
+
+@given(
+    x=st.floats(40, 88),
+    y=st.floats(40, 88),
+    radius=st.floats(8, 20),
+    corner=st.floats(-500, 500),
+    size=st.floats(200, 3000),
+)
+def test_a_drawn_disc_is_located_in_the_frame(
+    x: float, y: float, radius: float, corner: float, size: float
+) -> None:
+    disc = np.zeros((128, 128), np.float32)
+    centre = (round(x * 16 - 8), round(y * 16 - 8))  # OpenCV's pixel centres lie at whole numbers
+    cv2.circle(disc, centre, round(radius * 16), 1.0, cv2.FILLED, shift=4)
+    seen = Roi(corner, -corner, size)
+    found = locate(disc, seen, least_confidence=0.5, scale=2)
+    assert found.roi is not None and found.confidence == pytest.approx(1, abs=0.01)
+    pixel = size / 128
+    assert found.roi.x + found.roi.size / 2 == pytest.approx(corner + x * pixel, abs=pixel)
+    assert found.roi.y + found.roi.size / 2 == pytest.approx(-corner + y * pixel, abs=pixel)
+    assert found.roi.size == pytest.approx(4 * radius * pixel, abs=4 * pixel)
+
+
+def test_no_disc_is_said_and_not_guessed() -> None:
+    faint = np.full((64, 64), 0.2, np.float32)
+    found = locate(faint, Roi(0, 0, 64), least_confidence=0.5, scale=2)
+    assert found.roi is None
+    assert found.confidence == pytest.approx(0.2, abs=0.01)
+    black = np.zeros((80, 100, 3), np.uint8)
+    assert Predictor(tiny_bundle(), device="cpu").detect([black])[0].roi is None
+
+
+def test_a_bundle_without_the_network_says_so() -> None:
+    predictor = Predictor(tiny_bundle().without(DETECTOR), device="cpu")
+    with pytest.raises(BundleError, match="no detector"):
+        predictor.detect([np.zeros((8, 8, 3), np.uint8)])
+    with pytest.raises(BundleError, match="no adapted"):
+        predictor.segment(np.zeros((1, 32, 32, 3), np.uint8), networks=["adapted"])
