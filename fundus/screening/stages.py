@@ -9,6 +9,8 @@ from dataclasses import asdict
 import cv2
 import numpy as np
 import pyarrow as pa
+import ray
+from ray import ObjectRef
 
 from fundus.anatomy.biomarkers import measure as measure_mask
 from fundus.anatomy.biomarkers import vcdr
@@ -16,7 +18,7 @@ from fundus.anatomy.postprocess import NO_DISC, clean
 from fundus.images import roi
 from fundus.images.decode import Refused, decode
 from fundus.images.roi import Roi
-from fundus.models.bundle import Bundle, Thresholds
+from fundus.models.bundle import Thresholds
 from fundus.models.predictor import Predictor
 from fundus.screening import row
 from fundus.screening.inventory import FetchFailed, fetch
@@ -51,8 +53,8 @@ def fetch_and_decode(batch: Batch) -> Batch:
 class Detect:
     """image -> + disc_confidence, roi_x, roi_y, roi_size (pixels of the original frame)."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.predictor = Predictor(bundle)
+    def __init__(self, bundle: ObjectRef) -> None:
+        self.predictor = Predictor(ray.get(bundle))
 
     def __call__(self, batch: Batch) -> Batch:
         batch = _writable(batch)
@@ -87,8 +89,8 @@ def crop(batch: Batch, *, side: int) -> Batch:
 class Segment:
     """crop -> maps ((networks x turns, 2, side, side) float32 probabilities) in place of crop."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.predictor = Predictor(bundle)
+    def __init__(self, bundle: ObjectRef) -> None:
+        self.predictor = Predictor(ray.get(bundle))
 
     def __call__(self, batch: Batch) -> Batch:
         ok = _ok(batch)
