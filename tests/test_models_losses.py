@@ -21,7 +21,7 @@ def test_smoothness_of_a_5x5_map_by_hand() -> None:
 
 
 def test_smoothness_does_not_count_where_the_label_has_an_edge() -> None:
-    """With the label's edge at the centre pixel, it and its 4 neighbours do not count: 0 remains."""
+    """With the label's edge at the centre pixel, it and its 4 neighbours do not count."""
     probabilities = torch.zeros(1, 1, 5, 5)
     probabilities[0, 0, 2, 2] = 0.4
     label = torch.ones(1, 1, 5, 5)
