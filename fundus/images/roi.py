@@ -68,7 +68,7 @@ def crop(image: np.ndarray, roi: Roi, side: int) -> np.ndarray:
         window[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     box = (roi.x - left, roi.y - top, roi.x - left + roi.size, roi.y - top + roi.size)
     resized = Image.fromarray(window).resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized)
+    return np.array(resized)
 
 
 def crop_mask(mask: np.ndarray, roi: Roi, side: int) -> np.ndarray:
