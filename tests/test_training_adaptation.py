@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fundus.datasets.batches import Crops
 from fundus.models.networks import DeepLab, DeepLabConfig, Discriminator
-from fundus.training.adaptation import AdversarialLearner, freeze_batch_norm
+from fundus.training.adaptation import AdaptationLearner, freeze_batch_norm
 from fundus.training.recipes import AdaptationRecipe
 
 
@@ -22,7 +22,7 @@ def crops(count: int, brightness: int) -> Crops:
     return Crops(tuple(map(str, range(count))), images, masks, np.full(count, 0.5))
 
 
-def learner(**changes: object) -> AdversarialLearner:
+def learner(**changes: object) -> AdaptationLearner:
     torch.manual_seed(0)
     recipe = AdaptationRecipe(
         "test",
@@ -31,7 +31,7 @@ def learner(**changes: object) -> AdversarialLearner:
         augmentation="flips",
         **changes,  # type: ignore[arg-type]
     )
-    return AdversarialLearner(
+    return AdaptationLearner(
         DeepLab(DeepLabConfig(aspp_channels=8, dropout=0)),
         Discriminator(patch=True),
         recipe,
@@ -84,7 +84,7 @@ def test_discriminator_phase_learns_that_source_is_one_and_target_zero() -> None
 
 def test_each_phase_touches_its_own_network_alone() -> None:
     adapting = learner()
-    (source, pictures_trg), *_ = adapting.batches(0)
+    (source, (pictures_trg, _)), *_ = adapting.batches(0)
     _, maps_src = adapting._source_phase(source)
     _, maps_trg = adapting._adversarial_phase(pictures_trg)
     assert all(p.grad is None for p in adapting.discriminator.parameters())

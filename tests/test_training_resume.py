@@ -14,7 +14,7 @@ from fundus.datasets.batches import disc_crops
 from fundus.datasets.public import open_set
 from fundus.models import bundle as bundles
 from fundus.models.networks import DeepLabConfig, Discriminator, build
-from fundus.training.adaptation import AdversarialLearner
+from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import run_epochs, seed_generators
 from fundus.training.recipes import AdaptationRecipe, Recipe
 from fundus.training.source import SourceLearner
@@ -32,12 +32,12 @@ def source_learner() -> SourceLearner:
     return SourceLearner(build(recipe.network), recipe, crops, crops)
 
 
-def adversarial_learner() -> AdversarialLearner:
+def adversarial_learner() -> AdaptationLearner:
     crops = disc_crops(open_set(SOURCE), 32, roi_scale=1.7)
     recipe = AdaptationRecipe("test", batch=3, precision="float32", schedule="step")
     seed_generators(0)
     segmenter = build(DeepLabConfig(aspp_channels=8))
-    return AdversarialLearner(segmenter, Discriminator(patch=True), recipe, crops, crops, crops)
+    return AdaptationLearner(segmenter, Discriminator(patch=True), recipe, crops, crops, crops)
 
 
 @pytest.mark.parametrize("make", [source_learner, adversarial_learner])

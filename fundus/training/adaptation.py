@@ -1,33 +1,49 @@
-"""Output-space adversarial adaptation: the paper's method, in three named phases a step.
+"""Adaptation to a camera without labels: output-space adversarial, or self-training.
 
-1. source: the segmenter learns from labelled source pictures, as before;
-2. adversarial: it learns to make target maps that a frozen discriminator takes for source;
-3. discriminator: that one learns to tell source maps from target maps, both detached.
+A step has three named phases, each with a named loss.
+
+output-adversarial (the paper):
+1. source: the segmenter learns from labelled source pictures, as before (`loss_seg_src`);
+2. adversarial: it makes target maps that a frozen discriminator takes for source (`loss_adv_trg`);
+3. discriminator: that one tells source maps from target maps, both detached (`loss_dis`).
+
+self-training (mean teacher):
+1. source, the same;
+2. pseudo: the segmenter learns the teacher's labels of target pictures (`loss_seg_trg`);
+3. teacher: the running average of the segmenter takes a step; it labels anew each epoch.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fundus.datasets import augment, batches
+from fundus.anatomy import biomarkers
+from fundus.anatomy.postprocess import clean
+from fundus.datasets import appearance, augment, batches
 from fundus.datasets.batches import Crops
 from fundus.models import losses
+from fundus.models.predictor import turns
 from fundus.training.recipes import AdaptationRecipe
 from fundus.training.source import (
     Batch,
+    averaged,
     forward,
     make_schedule,
+    predict,
     sampling_weights,
     source_step,
+    source_transform,
     unwrapped,
     validation_dice,
+    weights_like,
 )
 
 
-class AdversarialLearner:
-    """What the loop trains in adaptation: segmenter and discriminator, each with its optimiser."""
+class AdaptationLearner:
+    """What the loop trains in adaptation: segmenter and, if adversarial, discriminator."""
 
     def __init__(
         self,
@@ -44,12 +60,23 @@ class AdversarialLearner:
         self.segmenter, self.discriminator, self.recipe = segmenter, discriminator, recipe
         self.train, self.validation, self.target = train, validation, target
         self.rank, self.world, self.seed = rank, world, recipe.seed
+        if recipe.target_batch_norm:
+            blend_batch_norm(unwrapped(segmenter), target.images, recipe.target_batch_norm)
+        self.average = averaged(unwrapped(segmenter), recipe.average)
+        self.average.update_parameters(unwrapped(segmenter))  # the teacher starts as the segmenter
         self.optimiser = torch.optim.Adam(segmenter.parameters(), lr=recipe.learning_rate)
         self.schedule = make_schedule(self.optimiser, recipe, self.steps_per_epoch)
         self.optimiser_dis = _discriminator_optimiser(discriminator, recipe)
-        self.transform = augment.NAMED[recipe.augmentation]()
+        self.transform = source_transform(recipe.augmentation, recipe.cup_warp)
+        if recipe.target_look:
+            share = recipe.target_look / 2
+            look = appearance.LikeTarget(target.images, reinhard=share, fourier=share)
+            self.transform = augment.v2.Compose([look, self.transform])
+        self.transform_trg = augment.NAMED[recipe.augmentation]()
+        self.weights = self._source_weights()
         self.stateful: Mapping[str, Any] = {
             "network": unwrapped(segmenter),
+            "average": self.average,
             "discriminator": unwrapped(discriminator),
             "optimiser": self.optimiser,
             "optimiser_dis": self.optimiser_dis,
@@ -66,36 +93,45 @@ class AdversarialLearner:
         """Pictures of each domain a step on this rank."""
         return max(1, self.recipe.batch // self.world)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Batch, Tensor]]:
-        """Augmented (source batch, target pictures) of one epoch; the target repeats as needed."""
-        weights = sampling_weights(self.train.vcdr, self.recipe.balance_vcdr)
-        ranked = {"rank": self.rank, "world": self.world}
-        source = batches.batches(weights, self.share, seed=self.recipe.seed, epoch=epoch, **ranked)
-        target = self._target_indices(epoch)
-        for indices in source:
-            chosen, seen = self.train.take(indices), self.target.take(next(target))
-            pictures_trg, _ = augment.apply(self.transform, seen.images, seen.masks)
-            yield augment.apply(self.transform, chosen.images, chosen.masks), pictures_trg
+    def batches(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
+        """Augmented source and target batches of one epoch; the target repeats as needed.
 
-    def step(self, batch: tuple[Batch, Tensor]) -> dict[str, float]:
-        """The three phases; returns `loss_seg_src`, `loss_adv_trg` and `loss_dis`."""
-        source, pictures_trg = batch
+        The target's labels are its teacher's in self-training, and blank otherwise.
+        """
+        seen = self.target
+        if self.recipe.method == "self-training":
+            seen = pseudo_labelled(self.average.module, self.target)
+        ranked = {"rank": self.rank, "world": self.world}
+        source = batches.batches(self.weights, self.share, seed=self.seed, epoch=epoch, **ranked)
+        target = self._target_indices(len(seen), epoch)
+        for indices in source:
+            src, trg = self.train.take(indices), seen.take(next(target))
+            yield (
+                augment.apply(self.transform, src.images, src.masks),
+                augment.apply(self.transform_trg, trg.images, trg.masks),
+            )
+
+    def step(self, batch: tuple[Batch, Batch]) -> dict[str, float]:
+        """The three phases; returns their named losses."""
+        source, target = batch
         self._set_modes()
         self.optimiser.zero_grad(set_to_none=True)
         loss_seg_src, maps_src = self._source_phase(source)
-        loss_adv_trg, maps_trg = self._adversarial_phase(pictures_trg)
-        self.optimiser.step()
-        self.schedule.step()
-        loss_dis = self._discriminator_phase(maps_src, maps_trg)
+        if self.recipe.method == "self-training":
+            found = {"loss_seg_trg": self._pseudo_phase(target)}
+            self._take_step()
+        else:
+            loss_adv_trg, maps_trg = self._adversarial_phase(target[0])
+            self._take_step()
+            loss_dis = self._discriminator_phase(maps_src, maps_trg)
+            found = {"loss_adv_trg": loss_adv_trg, "loss_dis": loss_dis}
         return {
-            "loss_seg_src": loss_seg_src.item(),
-            "loss_adv_trg": loss_adv_trg.item(),
-            "loss_dis": loss_dis.item(),
+            name: loss.item() for name, loss in ({"loss_seg_src": loss_seg_src} | found).items()
         }
 
     def validate(self) -> dict[str, float]:
         """Dice on the source's held-back pictures."""
-        return validation_dice(unwrapped(self.segmenter), self.validation, self.share)
+        return validation_dice(self.average.module, self.validation, self.share)
 
     def _source_phase(self, source: Batch) -> tuple[Tensor, Tensor]:
         loss, logits = source_step(self.segmenter, source, self.recipe.precision)
@@ -120,25 +156,86 @@ class AdversarialLearner:
         self.optimiser_dis.step()
         return loss.detach()
 
+    def _pseudo_phase(self, target: Batch) -> Tensor:
+        loss, _ = source_step(self.segmenter, target, self.recipe.precision)
+        (self.recipe.pseudo_weight * loss).backward()
+        return loss.detach()
+
+    def _take_step(self) -> None:
+        self.optimiser.step()
+        self.schedule.step()
+        self.average.update_parameters(unwrapped(self.segmenter))
+
     def _set_modes(self) -> None:
         self.segmenter.train()
         self.discriminator.train()
         if self.recipe.freeze_batch_norm:
             freeze_batch_norm(self.segmenter)
 
-    def _target_indices(self, epoch: int) -> Iterator[Any]:
+    def _source_weights(self) -> np.ndarray:
+        """(N,) sampling weights of the source, by the recipe's `sampling`."""
+        if self.recipe.sampling == "as-target":
+            seen = pseudo_labelled(self.average.module, self.target)
+            return weights_like(self.train.vcdr, seen.vcdr)
+        return sampling_weights(self.train.vcdr, self.recipe.sampling == "balanced")
+
+    def _target_indices(self, count: int, epoch: int) -> Iterator[np.ndarray]:
         """Batches of target indices without end, ever new passes of this epoch."""
-        weights = sampling_weights(self.target.vcdr, balance=False)
         for turn in range(self.steps_per_epoch):
             # A seed apart from the source's, so that the two orders do not run in step.
             yield from batches.batches(
-                weights,
+                np.ones(count),
                 self.share,
-                seed=self.recipe.seed + 1_000_003 + turn,
+                seed=self.seed + 1_000_003 + turn,
                 epoch=epoch,
                 rank=self.rank,
                 world=self.world,
             )
+
+
+def pseudo_labelled(teacher: nn.Module, target: Crops, size: int = 16) -> Crops:
+    """The target with the teacher's labels: the mean over 8 turns, cleaned, thresholds 0.5.
+
+    Pictures in which the teacher finds no disc or no cup are left out, unless that leaves none.
+    """
+    maps = np.concatenate(
+        [teach(teacher, target.images[i : i + size]) for i in range(0, len(target), size)]
+    )
+    masks = np.stack([clean(one).mask for one in maps])
+    found = [biomarkers.vcdr(mask) for mask in masks]
+    vcdr = np.array([np.nan if value is None else value for value in found])
+    labelled = Crops(target.ids, target.images, torch.from_numpy(masks), vcdr)
+    usable = np.flatnonzero(np.isfinite(vcdr))
+    return labelled.take(usable) if len(usable) else labelled
+
+
+def teach(network: nn.Module, pictures: Tensor) -> np.ndarray:
+    """(N, 3, S, S) uint8 -> (N, 2, S, S) probabilities, the mean over the 8 turns."""
+    maps = [undo(torch.from_numpy(predict(network, do(pictures)))) for do, undo in turns()]
+    return torch.stack(maps).mean(dim=0).numpy()
+
+
+def blend_batch_norm(network: nn.Module, pictures: Tensor, share: float, size: int = 16) -> None:
+    """Move batch-norm statistics from the source's toward those of these pictures, in place.
+
+    share: 0 keeps the source's, 1 takes those of (N, 3, S, S) uint8 pictures; half-way lifted disc
+    and cup in the trials of docs/experiments.md.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = {k: v.clone() for k, v in network.state_dict().items() if "running_" in k}
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+    network.train()
+    with torch.no_grad():
+        for start in range(0, len(pictures), size):
+            forward(network, pictures[start : start + size], "float32")
+    after = network.state_dict()
+    blended = {k: torch.lerp(before[k], after[k], share) for k in before}
+    network.load_state_dict(after | blended)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def freeze_batch_norm(network: nn.Module) -> None:

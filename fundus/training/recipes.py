@@ -13,6 +13,8 @@ from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Preprocessing
 from fundus.models.networks import DeepLabConfig, NetworkConfig, UNetConfig
 
 SCHEDULES = ("step", "one-cycle", "constant")
+METHODS = ("output-adversarial", "self-training")
+SAMPLINGS = ("as-is", "balanced", "as-target")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class Recipe:
     """Of the forward pass; weights, losses and optimisers are float32 always."""
     balance_vcdr: bool = False
     """Draw the source evenly over vCDR instead of as it is."""
+    cup_warp: float = 0.0
+    """Probability of the anatomical warp: a cup widened or narrowed inside its disc."""
+    average: float = 0.0
+    """Decay of a running average of the weights, which is what is kept; 0 keeps the last step's."""
     seed: int = 0
     """Decides initial weights, order and augmentation."""
 
@@ -46,6 +52,7 @@ class Recipe:
         _check_positive(self, "side", "epochs", "batch", "learning_rate")
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+        _check_share(self, "cup_warp", "average")
         if self.side % 16:
             raise ValueError(f"side is {self.side}; the networks halve it four times: give 16 x n")
 
@@ -56,10 +63,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class AdaptationRecipe:
-    """Output-space adversarial adaptation of a trained segmenter to unlabelled pictures."""
+    """Adaptation of a trained segmenter to unlabelled pictures of another camera."""
 
     name: str
     """What the figures are filed under."""
+    method: Literal["output-adversarial", "self-training"] = "output-adversarial"
+    """`output-adversarial` is the paper's; `self-training` learns from a mean teacher's labels."""
     discriminator: Literal["global", "patch"] = "patch"
     """`global` is the paper's, `patch` pOSAL's."""
     epochs: int = 4
@@ -76,26 +85,39 @@ class AdaptationRecipe:
     """The paper's SGD leaves the discriminator almost untrained."""
     discriminator_rate: float = 1e-4
     """Its learning rate."""
+    pseudo_weight: float = 1.0
+    """Weight of the loss on the teacher's labels beside that on the source's (self-training)."""
     freeze_batch_norm: bool = True
-    """Keep batch-norm statistics as the source left them: with small batches, learning them anew
+    """Keep batch-norm statistics as they are at the start: with small batches, learning them anew
     would be an adaptation of its own."""
+    target_batch_norm: float = 0.0
+    """How far batch-norm statistics go from the source's to the target's before the first step."""
+    target_look: float = 0.0
+    """Share of source pictures that get colours or light of a target picture."""
+    cup_warp: float = 0.0
+    """As in `Recipe`."""
+    sampling: Literal["as-is", "balanced", "as-target"] = "as-is"
+    """Draw the source as it is, evenly over vCDR, or as vCDR is predicted to be in the target."""
+    average: float = 0.0
+    """As in `Recipe`; the mean teacher of self-training is this average."""
     augmentation: str = "paper"
     """One of fundus.datasets.augment.NAMED, for both domains."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """As in `Recipe`."""
-    balance_vcdr: bool = False
     """As in `Recipe`."""
     seed: int = 0
     """Decides the discriminator's initial weights, order and augmentation."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "epochs", "batch", "learning_rate", "discriminator_rate")
+        _check_choice("method", self.method, METHODS)
         _check_choice("discriminator", self.discriminator, ("global", "patch"))
         _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("sampling", self.sampling, SAMPLINGS)
         _check_choice("discriminator_optimiser", self.discriminator_optimiser, ("sgd", "adam"))
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
-        if self.adversarial_weight < 0:
-            raise ValueError(f"adversarial_weight is {self.adversarial_weight}; give 0 or more")
+        _check_share(self, "target_batch_norm", "target_look", "cup_warp", "average")
+        if min(self.adversarial_weight, self.pseudo_weight) < 0:
+            raise ValueError("adversarial_weight and pseudo_weight are 0 or more")
 
     def described(self) -> dict[str, Any]:
         """JSON-ready values, for the bundle."""
@@ -152,7 +174,7 @@ def quick() -> RecipeBook:
             augmentation="strong",
             balance_vcdr=True,
         ),
-        adaptation=AdaptationRecipe("quick", augmentation="strong", balance_vcdr=True, batch=16),
+        adaptation=AdaptationRecipe("quick", augmentation="strong", sampling="balanced", batch=16),
         preprocessing=Preprocessing(detector_side=192, roi_side=128),
     )
 
@@ -212,6 +234,12 @@ def _check_positive(recipe: Any, *names: str) -> None:
     for name in names:
         if getattr(recipe, name) <= 0:
             raise ValueError(f"{name} is {getattr(recipe, name)}; give more than 0")
+
+
+def _check_share(recipe: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise ValueError(f"{name} is {getattr(recipe, name)}; give 0 to 1")
 
 
 def _check_choice(name: str, value: str, known: Any) -> None:

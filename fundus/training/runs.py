@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+from torch import Tensor
 
 from fundus.datasets import batches
 from fundus.datasets.public import open_set
@@ -16,7 +17,7 @@ from fundus.models import networks
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
 from fundus.models.networks import Discriminator
 from fundus.training import curves, loop
-from fundus.training.adaptation import AdversarialLearner
+from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import Row, Workers
 from fundus.training.recipes import AdaptationRecipe, RecipeBook
 from fundus.training.source import SourceLearner
@@ -108,7 +109,7 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     state, history = loop.fit(
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
-    network = Network(recipe.network, state["network"], described, data, scores_of(history))
+    network = Network(recipe.network, kept(state), described, data, scores_of(history))
     trained = known.with_network(config.role, network)
     if config.role == SOURCE_ONLY:
         trained = trained.without(ADAPTED)  # adapted from weights that are no longer there
@@ -132,7 +133,7 @@ def adapt(config: AdaptConfig) -> tuple[Bundle, list[Row]]:
         *(_described(s, "target, no labels") for s in targets),
     )
 
-    def make_learner() -> AdversarialLearner:
+    def make_learner() -> AdaptationLearner:
         context = ray.train.get_context()
         loop.seed_generators(recipe.seed)
         discriminator = Discriminator(patch=recipe.discriminator == "patch")
@@ -142,7 +143,7 @@ def adapt(config: AdaptConfig) -> tuple[Bundle, list[Row]]:
         source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
         target = batches.join([target_crops(s, start, are_crops=config.roi) for s in targets])
         learn, validate = batches.split(len(source))
-        return AdversarialLearner(
+        return AdaptationLearner(
             loop.synchronised(segmenter),
             loop.synchronised(discriminator),
             recipe,
@@ -160,7 +161,7 @@ def adapt(config: AdaptConfig) -> tuple[Bundle, list[Row]]:
         storage=config.storage,
         workers=config.workers,
     )
-    network = Network(source_only.config, state["network"], described, data, scores_of(history))
+    network = Network(source_only.config, kept(state), described, data, scores_of(history))
     adapted = start.with_network(ADAPTED, network)
     if config.to.resolve() != config.bundle.resolve():
         bundles.copy(config.bundle, config.to)
@@ -173,6 +174,12 @@ def run_name(role: str, *decisive: Any) -> str:
     """A training's name: the same for the same recipe, data and start, so that it resumes."""
     text = json.dumps(decisive, sort_keys=True, default=str)
     return f"{role}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def kept(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights that a training keeps: the running average."""
+    average = state["average"]
+    return {k.removeprefix("module."): v for k, v in average.items() if k != "n_averaged"}
 
 
 def scores_of(history: list[Row]) -> dict[str, float]:

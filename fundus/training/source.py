@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.transforms import v2
 
 from fundus.anatomy import scores
 from fundus.datasets import augment, batches
 from fundus.datasets.batches import Crops
+from fundus.datasets.cup_warp import CupWarp
 from fundus.models import losses
 from fundus.models.networks import to_input
 from fundus.training.recipes import AdaptationRecipe, Recipe
@@ -60,9 +63,11 @@ class SourceLearner:
         self.network = network
         self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
         self.schedule = make_schedule(self.optimiser, recipe, self.steps_per_epoch)
-        self.transform = augment.NAMED[recipe.augmentation]()
+        self.transform = source_transform(recipe.augmentation, recipe.cup_warp)
+        self.average = averaged(unwrapped(network), recipe.average)
         self.stateful: Mapping[str, Any] = {
             "network": unwrapped(network),
+            "average": self.average,
             "optimiser": self.optimiser,
             "schedule": self.schedule,
         }
@@ -99,11 +104,23 @@ class SourceLearner:
         loss.backward()
         self.optimiser.step()
         self.schedule.step()
+        self.average.update_parameters(unwrapped(self.network))
         return {"loss_seg_src": loss.item()}
 
     def validate(self) -> dict[str, float]:
         """Dice on the source's held-back pictures, disc and (for two maps) cup."""
-        return validation_dice(unwrapped(self.network), self.validation, self.share)
+        return validation_dice(self.average.module, self.validation, self.share)
+
+
+def source_transform(augmentation: str, cup_warp: float) -> v2.Transform:
+    """A named augmentation, with the anatomical warp before it where that is asked for."""
+    named = augment.NAMED[augmentation]()
+    return v2.Compose([CupWarp(cup_warp), named]) if cup_warp else named
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """The running average of a network's weights and statistics; decay 0 copies the last."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def validation_dice(network: nn.Module, crops: Crops, size: int) -> dict[str, float]:
@@ -141,6 +158,20 @@ def sampling_weights(vcdr: np.ndarray, balance: bool, bins: int = 10) -> np.ndar
     weights = np.ones(len(vcdr))
     weights[known] = 1 / np.bincount(tenth, minlength=bins)[tenth]
     weights[known] /= weights[known].mean()
+    return weights
+
+
+def weights_like(vcdr: np.ndarray, wanted: np.ndarray, bins: int = 10) -> np.ndarray:
+    """(N,) weights that draw the source's vCDR as `wanted` is spread over tenths of its range.
+
+    Each tenth weighs its share of `wanted` plus a tenth of an even share: no size is forgotten.
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    share = np.histogram(wanted[np.isfinite(wanted)], edges)[0] + 0.1
+    weights = sampling_weights(vcdr, balance=True)
+    known = np.isfinite(vcdr)
+    tenth = np.clip((vcdr[known] * bins).astype(int), 0, bins - 1)
+    weights[known] *= share[tenth] / share.mean()
     return weights
 
 
