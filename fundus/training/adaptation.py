@@ -125,9 +125,8 @@ class AdaptationLearner:
             self._take_step()
             loss_dis = self._discriminator_phase(maps_src, maps_trg)
             found = {"loss_adv_trg": loss_adv_trg, "loss_dis": loss_dis}
-        return {
-            name: loss.item() for name, loss in ({"loss_seg_src": loss_seg_src} | found).items()
-        }
+        named = {"loss_seg_src": loss_seg_src} | found
+        return {name: loss.item() for name, loss in named.items()}
 
     def validate(self) -> dict[str, float]:
         """Dice on the source's held-back pictures."""
