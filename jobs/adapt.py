@@ -5,7 +5,8 @@
         --target folder:data/new-hospital --to runs/adapted
     ray job submit --working-dir . -- jobs/adapt.py --recipe paper --workers 4 --gpu ...
 
-The same command again goes on where the last one ended. Exit codes: 0 adapted, 2 bad configuration.
+The same command again goes on where the last one ended. Exit codes: 0 published, 2 bad
+configuration, 4 refused by the gate: the bundle in force stays as it is.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from fundus.models.bundle import ADAPTED
 from fundus.training import session
 from fundus.training.recipes import BOOKS, changed
 from fundus.training.runs import AdaptConfig, adapt
+
+REFUSED = 4
 
 
 def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
@@ -30,7 +33,7 @@ def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
     parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
     parser.add_argument("--target", required=True, action="append", help="layout:path?key=value")
     parser.add_argument("--to", type=Path, help="folder of the adapted bundle; default: --bundle")
-    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
+    parser.add_argument("--roi", action="store_true", help="target pictures are disc crops")
     parser.add_argument("--recipe", choices=BOOKS, default="quick")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
     session.add_arguments(parser)
@@ -53,13 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = parse(arguments)
         with session.ray_session():
-            bundle, history = adapt(config)
+            result = adapt(config)
     except (ValueError, FileNotFoundError) as error:
         print(f"adapt: {error}", file=sys.stderr)
         return 2
-    figures = "  ".join(f"{k} {v}" for k, v in bundle.networks[ADAPTED].scores.items())
-    print(f"adapted after {len(history)} epochs: {figures}")
-    print(f"bundle {bundle.digest[:12]} in {config.to}, curves beside it")
+    print(f"the gate, after {len(result.history)} epochs:")
+    for check in result.checks:
+        print(f"  {check}")
+    if not result.published:
+        print(f"not published: {config.bundle} stays in force as it is, {config.to} is not touched")
+        return REFUSED
+    print(f"published: bundle {result.bundle.digest[:12]} in {config.to}, curves beside it")
     return 0
 
 

@@ -31,7 +31,6 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
     parser.add_argument("network", choices=ROLES)
     parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
     parser.add_argument("--bundle", required=True, type=Path, help="folder to put the network into")
-    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
     parser.add_argument("--recipe", choices=BOOKS, default="quick")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
     parser.add_argument("--encoder", type=Path, help="ImageNet weights, safetensors, when offline")
@@ -44,7 +43,6 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
         sources=tuple(given.source),
         bundle=given.bundle,
         book=changed(BOOKS[given.recipe](), role, given.change),
-        roi=given.roi,
         encoder=given.encoder,
         from_scratch=given.from_scratch,
         storage=given.storage,

@@ -41,12 +41,10 @@ class Crops:
         )
 
 
-def disc_crops(labelled: LabelledSet, side: int, *, roi_scale: float | None) -> Crops:
-    """ROIs around the experts' discs, `roi_scale` disc diameters wide; None: pictures are crops."""
+def disc_crops(labelled: LabelledSet, side: int, *, roi_scale: float) -> Crops:
+    """ROIs `roi_scale` disc diameters wide around the experts' discs, from crops or frames."""
 
     def place(image: np.ndarray, mask: np.ndarray) -> Roi:
-        if roi_scale is None:
-            return roi.whole(*image.shape[:2])
         return around_disc(mask, roi_scale)
 
     return _crops(labelled, side, place)

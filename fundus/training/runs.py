@@ -10,13 +10,14 @@ import ray.train
 from torch import Tensor
 
 from fundus.datasets import batches
+from fundus.datasets.batches import Crops
 from fundus.datasets.public import open_set
 from fundus.datasets.samples import LabelledSet
 from fundus.models import bundle as bundles
 from fundus.models import networks
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
 from fundus.models.networks import Discriminator
-from fundus.training import curves, loop
+from fundus.training import curves, gate, loop
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import Row, Workers
 from fundus.training.recipes import AdaptationRecipe, RecipeBook
@@ -36,8 +37,6 @@ class TrainConfig:
     """Folder that the network is put into; made if it is not there."""
     book: RecipeBook
     """Recipes and preprocessing."""
-    roi: bool = False
-    """The pictures are disc crops already."""
     encoder: Path | None = None
     """ImageNet weights of the encoder, a local safetensors file; None: from the library."""
     from_scratch: bool = False
@@ -67,8 +66,20 @@ class AdaptConfig:
     """Folder of the adapted bundle; may be the same."""
     recipe: AdaptationRecipe
     roi: bool = False
+    """The target's pictures are disc crops already."""
     storage: Path = Path("runs")
     workers: Workers = field(default_factory=Workers)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What an adaptation came to."""
+
+    bundle: Bundle
+    """The bundle in force: the adapted one if it was published, else the one it started from."""
+    history: list[Row]
+    checks: tuple[gate.Check, ...]
+    published: bool
 
 
 def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
@@ -77,7 +88,7 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     known = _start(config)
     recipe = config.book.detector if config.role == DETECTOR else config.book.segmenter
     preprocessing = config.book.preprocessing
-    described = recipe.described() | {"roi": config.roi, "roi_scale": preprocessing.roi_scale}
+    described = recipe.described() | {"roi_scale": preprocessing.roi_scale}
     data = tuple(_described(s, "labelled source") for s in labelled)
 
     def make_learner() -> SourceLearner:
@@ -86,12 +97,11 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
         network = networks.build(recipe.network)
         if isinstance(network, networks.DeepLab) and not config.from_scratch:
             networks.start_from_imagenet(network, config.encoder)
-        scale = None if config.roi else preprocessing.roi_scale
         crops = batches.join(
             [
                 batches.frames(s, recipe.side)
                 if config.role == DETECTOR
-                else batches.disc_crops(s, recipe.side, roi_scale=scale)
+                else batches.disc_crops(s, recipe.side, roi_scale=preprocessing.roi_scale)
                 for s in labelled
             ]
         )
@@ -118,56 +128,60 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     return trained, history
 
 
-def adapt(config: AdaptConfig) -> tuple[Bundle, list[Row]]:
-    """Adapt a bundle to the targets and save it; the bundle and every epoch's figures."""
+def adapt(config: AdaptConfig) -> Adaptation:
+    """Adapt a bundle to the targets; publish the adapted bundle if it passes the gate."""
     start = bundles.load(config.bundle)
     if SOURCE_ONLY not in start.networks:
         raise BundleError(f"{config.bundle} has no source-only segmenter: run jobs/train.py first")
     labelled = [_labelled(spec) for spec in config.sources]
     targets = [unlabelled(open_set(spec)) for spec in config.targets]
     source_only = start.networks[SOURCE_ONLY]
-    recipe, preprocessing = config.recipe, start.preprocessing
+    recipe = config.recipe
     described = recipe.described() | {"roi": config.roi, "source_only": source_only.digest}
     data = (
         *(_described(s, "labelled source") for s in labelled),
         *(_described(s, "target, no labels") for s in targets),
     )
 
+    def read() -> tuple[Crops, Crops, Crops]:
+        """Source to learn from, source to validate on, target."""
+        preprocessing = start.preprocessing
+        side, scale = preprocessing.roi_side, preprocessing.roi_scale
+        source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
+        target = batches.join([target_crops(s, start, are_crops=config.roi) for s in targets])
+        learn, validate = batches.split(len(source))
+        return source.take(learn), source.take(validate), target
+
     def make_learner() -> AdaptationLearner:
         context = ray.train.get_context()
         loop.seed_generators(recipe.seed)
         discriminator = Discriminator(patch=recipe.discriminator == "patch")
-        segmenter = source_only.build()
-        scale = None if config.roi else preprocessing.roi_scale
-        side = preprocessing.roi_side
-        source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
-        target = batches.join([target_crops(s, start, are_crops=config.roi) for s in targets])
-        learn, validate = batches.split(len(source))
         return AdaptationLearner(
-            loop.synchronised(segmenter),
+            loop.synchronised(source_only.build()),
             loop.synchronised(discriminator),
             recipe,
-            source.take(learn),
-            source.take(validate),
-            target,
+            *read(),
             rank=context.get_world_rank(),
             world=context.get_world_size(),
         )
 
+    name = run_name(ADAPTED, described, data)
     state, history = loop.fit(
-        make_learner,
-        recipe.epochs,
-        name=run_name(ADAPTED, described, data),
-        storage=config.storage,
-        workers=config.workers,
+        make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
     network = Network(source_only.config, kept(state), described, data, scores_of(history))
+    _, validation, target = read()
+    checks = gate.judge(source_only.build(), network.build(), validation, target)
+    network = replace(network, scores=network.scores | {"gate": gate.report(checks)})
     adapted = start.with_network(ADAPTED, network)
+    curves.save(history, config.storage / name, ADAPTED)
+    if not all(check.passed for check in checks):
+        return Adaptation(start, history, checks, published=False)
     if config.to.resolve() != config.bundle.resolve():
         bundles.copy(config.bundle, config.to)
     bundles.save(adapted, config.to)
     curves.save(history, config.to, ADAPTED)
-    return adapted, history
+    return Adaptation(adapted, history, checks, published=True)
 
 
 def run_name(role: str, *decisive: Any) -> str:
