@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundus.images.roi import Roi, around, crop, crop_mask, restore, whole
@@ -9,6 +9,7 @@ rois = st.builds(Roi, x=st.floats(-300, 500), y=st.floats(-300, 500), size=st.fl
 sides = st.integers(16, 512)
 
 
+@settings(deadline=None)
 @given(rois, sides, st.lists(st.tuples(st.floats(-500, 1e4), st.floats(-500, 1e4)), min_size=1))
 def test_points_go_to_the_roi_and_back_within_half_a_pixel(roi, side, points):
     there = roi.to_roi(np.array(points), side)
@@ -18,6 +19,7 @@ def test_points_go_to_the_roi_and_back_within_half_a_pixel(roi, side, points):
     assert np.abs(roi.to_frame(pixel, side) - points).max() <= 0.5 * roi.size / side + 1e-6
 
 
+@settings(deadline=None)
 @given(rois, sides)
 def test_the_corners_of_the_raster_are_the_corners_of_the_roi(roi, side):
     corners = roi.to_frame(np.array([[0, 0], [side, side]]), side)
@@ -29,6 +31,7 @@ def ellipse(height, width, x, y, a, b):
     return (((columns - x) / a) ** 2 + ((rows - y) / b) ** 2 <= 1).astype(np.uint8)
 
 
+@settings(deadline=None)
 @given(
     x=st.floats(0, 300), y=st.floats(0, 200), a=st.floats(15, 60), b=st.floats(15, 60),
     dx=st.floats(-20, 20), dy=st.floats(-20, 20), enlarge=st.floats(1, 3),
@@ -73,6 +76,13 @@ def test_shrinking_averages_and_the_same_size_changes_nothing():
     board[::2] = 255
     assert abs(crop(board, whole(64, 64), 8)[1:-1, 1:-1].astype(int) - 127).max() <= 4
     assert (crop(board, whole(64, 64), 64) == board).all()
+
+
+def test_a_part_of_a_crop_is_the_crop_of_that_part():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    both = crop(noise, Roi(20.5, 30, 128), 16)
+    part = crop(noise, Roi(52.5, 62, 64), 8)
+    assert abs(both[4:12, 4:12].astype(int) - part).max() <= 1  # no seam where the ROI ends
 
 
 def test_the_whole_frame_is_held_by_a_centred_square():
