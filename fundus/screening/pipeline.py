@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 from pyarrow import fs
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle
 from fundus.screening import inventory, report, row, stages
@@ -24,9 +24,9 @@ from fundus.screening import inventory, report, row, stages
 log = logging.getLogger(__name__)
 
 LIGHT, STEADY = 0.1, 0.2
-"""CPUs that a stage claims. The smallest of everything sums to 1: two CPUs never deadlock.
+"""CPUs that a stage claims. One of each claims less than 1: a small machine never deadlocks.
 
-Claims bound how many processes live, not what they use: the pools are bounded by the machine.
+Claims bound what runs at once, not what it uses: pools and decoding are bounded by the machine.
 """
 ROWS_A_TASK, MOST_TASKS = 16, 4096
 """Objects that one decoding task reads: few enough to spread; more where tasks became too many."""
@@ -128,7 +128,10 @@ def _rows(config: Screening, bundle: Bundle, digest: str, listed: pa.Table) -> D
         [listed.slice(start, share) for start in range(0, listed.num_rows, share)]
     )
     pictures = objects.map_batches(
-        stages.fetch_and_decode, batch_size=FRAMES_A_BATCH, num_cpus=STEADY
+        stages.fetch_and_decode,
+        batch_size=FRAMES_A_BATCH,
+        compute=TaskPoolStrategy(size=cpus),
+        num_cpus=STEADY,
     )
     if config.crops:
         located = pictures.map_batches(stages.take_whole, batch_size=FRAMES_A_BATCH, num_cpus=LIGHT)
