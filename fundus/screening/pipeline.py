@@ -123,14 +123,14 @@ def _rows(config: Screening, bundle: Bundle, digest: str, listed: pa.Table) -> D
     shared = ray.put(bundle)
     pool = ActorPoolStrategy(min_size=1, max_size=gpus or cpus)
     # Slices of the driver's table: read_parquet and a repartition cost 6 s more, measured.
-    share = max(ROWS_A_TASK, math.ceil(listed.num_rows / MOST_TASKS))
-    objects = ray.data.from_arrow(
-        [listed.slice(start, share) for start in range(0, listed.num_rows, share)]
-    )
+    share = min(ROWS_A_TASK, math.ceil(listed.num_rows / (2 * cpus)))
+    share = max(share, math.ceil(listed.num_rows / MOST_TASKS))
+    slices = [listed.slice(start, share) for start in range(0, listed.num_rows, share)]
+    objects = ray.data.from_arrow(slices)
     pictures = objects.map_batches(
         stages.fetch_and_decode,
         batch_size=FRAMES_A_BATCH,
-        compute=TaskPoolStrategy(size=cpus),
+        compute=TaskPoolStrategy(size=min(cpus, len(slices))),
         num_cpus=STEADY,
     )
     if config.crops:
