@@ -106,12 +106,24 @@ def strong(*, scale: tuple[float, float] = (0.7, 1.4)) -> v2.Transform:
     )
 
 
+def moderate() -> v2.Transform:
+    """Small movements and colour: what a short training on small inputs can still learn."""
+    return v2.Compose(
+        [
+            _geometry(scale=(0.8, 1.2), degrees=25, translate=0.05),
+            v2.RandomApply([_PictureOnly(v2.ColorJitter(0.3, 0.3, 0.3, 0.04))], p=0.7),
+            v2.RandomApply([Light()], p=0.5),
+            v2.RandomApply([_PictureOnly(v2.GaussianBlur(5, (0.3, 1.5)))], p=0.2),
+        ]
+    )
+
+
 def flips() -> v2.Transform:
     """Flips alone: the least that one does, for comparison."""
     return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
 
 
-NAMED = {"paper": paper, "strong": strong, "flips": flips}
+NAMED = {"paper": paper, "strong": strong, "moderate": moderate, "flips": flips}
 
 
 def apply(transform: v2.Transform, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,14 +144,16 @@ class _PictureOnly(OnPicture):
         return self.inner(inpt)
 
 
-def _geometry(scale: tuple[float, float]) -> v2.Transform:
+def _geometry(
+    scale: tuple[float, float], degrees: float = 180, translate: float = 0.1
+) -> v2.Transform:
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),
             v2.RandomVerticalFlip(),
             v2.RandomAffine(
-                degrees=180,
-                translate=(0.1, 0.1),
+                degrees=degrees,
+                translate=(translate, translate),
                 scale=scale,
                 interpolation=v2.InterpolationMode.BILINEAR,
             ),

@@ -133,17 +133,14 @@ def _rows(config: Screening, bundle: Bundle, digest: str, listed: pa.Table) -> D
         compute=TaskPoolStrategy(size=min(cpus, len(slices))),
         num_cpus=STEADY,
     )
-    if config.crops:
-        located = pictures.map_batches(stages.take_whole, batch_size=FRAMES_A_BATCH, num_cpus=LIGHT)
-    else:
-        located = pictures.map_batches(
-            stages.Detect,
-            fn_constructor_args=(shared,),
-            batch_size=FRAMES_A_BATCH,
-            compute=pool,
-            num_gpus=0.25 if gpus else None,
-            num_cpus=STEADY,
-        )
+    located = pictures.map_batches(
+        stages.Locate,
+        fn_constructor_args=(shared, config.crops),
+        batch_size=FRAMES_A_BATCH,
+        compute=pool,
+        num_gpus=0.25 if gpus else None,
+        num_cpus=STEADY,
+    )
     crops = located.map_batches(
         partial(stages.crop, side=bundle.preprocessing.roi_side),
         batch_size=FRAMES_A_BATCH,

@@ -50,32 +50,36 @@ def fetch_and_decode(batch: Batch) -> Batch:
     return batch | {"height": sizes[:, 0], "width": sizes[:, 1], "image": _tensors(images)}
 
 
-class Detect:
-    """image -> + disc_confidence, roi_x, roi_y, roi_size (pixels of the original frame)."""
+class Locate:
+    """image -> + disc_confidence, roi_x, roi_y, roi_size (pixels of the original frame).
 
-    def __init__(self, bundle: ObjectRef) -> None:
+    Detected in frames; disc crops are looked at whole and have no confidence (NaN). Either way the
+    ROI then settles on the disc that the segmenters see in it.
+    """
+
+    def __init__(self, bundle: ObjectRef, crops: bool) -> None:
         self.predictor = Predictor(ray.get(bundle))
+        self.crops = crops
 
     def __call__(self, batch: Batch) -> Batch:
         batch = _writable(batch)
-        indices = _indices(batch)
-        found = self.predictor.detect([batch["image"][i] for i in indices])
-        located: list[Roi | None] = [None] * len(batch["uri"])
-        confidence = np.full(len(located), np.nan)
-        for i, detection in zip(indices, found, strict=True):
+        confidence = np.full(len(batch["uri"]), np.nan)
+        first: dict[int, Roi] = {}
+        for i in _indices(batch):
+            if self.crops:
+                first[i] = roi.whole(*batch["image"][i].shape[:2])
+                continue
+            (detection,) = self.predictor.detect([batch["image"][i]])
             confidence[i] = detection.confidence
-            located[i] = detection.roi
             if detection.roi is None:
                 reason = f"no disc was found (confidence {detection.confidence:.2f})"
                 _say(batch, i, "no_disc", reason)
+            else:
+                first[i] = detection.roi
+        located: list[Roi | None] = [None] * len(confidence)
+        for i, region in first.items():
+            (located[i],) = self.predictor.settle([batch["image"][i]], [region])
         return batch | {"disc_confidence": confidence} | _roi_columns(located)
-
-
-def take_whole(batch: Batch) -> Batch:
-    """For disc crops: height, width -> + disc_confidence (NaN), roi_x, roi_y, roi_size."""
-    sizes = zip(batch["height"], batch["width"], _ok(batch), strict=True)
-    located = [roi.whole(int(h), int(w)) if ok else None for h, w, ok in sizes]
-    return batch | {"disc_confidence": np.full(len(located), np.nan)} | _roi_columns(located)
 
 
 def crop(batch: Batch, *, side: int) -> Batch:

@@ -38,7 +38,7 @@ class Recipe:
     augmentation: str = "paper"
     """One of fundus.datasets.augment.NAMED."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the forward pass; weights, losses and optimisers are float32 always."""
+    """Of the forward pass on a GPU; a CPU, weights, losses and optimisers are float32 always."""
     balance_vcdr: bool = False
     """Draw the source evenly over vCDR instead of as it is."""
     cup_warp: float = 0.0

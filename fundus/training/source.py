@@ -39,9 +39,12 @@ def source_step(segmenter: nn.Module, batch: Batch, precision: str) -> tuple[Ten
 
 
 def forward(network: nn.Module, pictures: Tensor, precision: str) -> Tensor:
-    """(N, 3, S, S) uint8 on any device -> float32 logits, computed in `precision`."""
+    """(N, 3, S, S) uint8 on any device -> float32 logits; on a GPU computed in `precision`."""
     device = next(network.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    # Never on a CPU: there the bfloat16 gradients of dilated depthwise convolutions came out as
+    # 1e30 or infinite at 256 pixels (PyTorch 2.14; float32 on the same batch: 0.1).
+    lowered = precision == "bfloat16" and device.type == "cuda"
+    with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
         return network(to_input(pictures.to(device, non_blocking=True))).float()
 
 
