@@ -57,14 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = parse(arguments)
         with session.ray_session():
             result = adapt(config)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"adapt: {error}", file=sys.stderr)
         return 2
     print(f"the gate, after {len(result.history)} epochs:")
     for check in result.checks:
         print(f"  {check}")
     if not result.published:
-        print(f"not published: {config.bundle} stays in force as it is, {config.to} is not touched")
+        print(f"not published: {config.to} is not touched; screen with --bundle {config.bundle},")
+        print("or adapt anew with more pictures of the target, or another --change")
         return REFUSED
     print(f"published: bundle {result.bundle.digest[:12]} in {config.to}, curves beside it")
     return 0

@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = parse(arguments)
         with session.ray_session():
             bundle, history = train(config)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     figures = "  ".join(f"{k} {v}" for k, v in bundle.networks[config.role].scores.items())
-    print(f"{config.role} after {len(history)} epochs: {figures}")
+    print(f"{config.role} trained for {len(history)} epochs; the last: {figures}")
     print(f"bundle {bundle.digest[:12]} in {config.bundle}, curves beside it")
     return 0
 

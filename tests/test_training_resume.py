@@ -1,10 +1,13 @@
 """The same command goes on where a killed one ended, and ends with the very same weights."""
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from fundus.training.recipes import AdaptationRecipe, Recipe
 from fundus.training.source import SourceLearner
 
 ROOT = Path(__file__).parent.parent
-SOURCE = "synthetic:?camera=clinic&count=6&seed=1"
+SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
 
 
 def source_learner() -> SourceLearner:
@@ -57,27 +60,46 @@ def test_a_resumed_training_equals_an_undisturbed_one(make: type, tmp_path: Path
         assert _flat(part.state_dict()) == _flat(again), name
 
 
-@pytest.mark.slow
-def test_kill_9_of_a_training_and_the_same_command_again(tmp_path: Path) -> None:
-    """SIGKILL to everything after the first checkpoint: the second run does only what is left."""
-    command = [
+def command(folder: Path, epochs: int) -> list[str]:
+    """A tiny training from the command line."""
+    return [
         sys.executable,
         str(ROOT / "jobs" / "train.py"),
         *("segmenter", "--source", SOURCE, "--from-scratch"),
-        *("--bundle", str(tmp_path / "bundle"), "--storage", str(tmp_path / "runs")),
-        *("--change", "side=32", "--change", "epochs=40", "--change", "network.aspp_channels=8"),
+        *("--bundle", str(folder / "bundle"), "--storage", str(folder / "runs")),
+        *("--change", "side=32", "--change", f"epochs={epochs}"),
+        *("--change", "network.aspp_channels=8"),
     ]
+
+
+@pytest.fixture
+def first_checkpoint(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A training of 40 epochs in its own process, running, with a checkpoint behind it."""
     with (tmp_path / "first.log").open("wb") as out:
-        first = subprocess.Popen(
-            command, cwd=tmp_path, stdout=out, stderr=out, start_new_session=True
-        )
-        _wait_for(lambda: list(tmp_path.glob("runs/*/checkpoint_*/state.pt")), seconds=90)
-        _kill_tree(first.pid)
-        first.wait()
+        running = subprocess.Popen(command(tmp_path, 40), cwd=tmp_path, stdout=out, stderr=out)
+        deadline = time.monotonic() + 180
+        while not list(tmp_path.glob("runs/*/checkpoint_*/state.pt")):
+            log = (tmp_path / "first.log").read_text()
+            assert running.poll() is None and time.monotonic() < deadline, log
+            time.sleep(0.05)
+        yield running
+        _kill(_tree(running.pid))
+        running.wait()
+
+
+@pytest.mark.slow
+def test_kill_9_of_a_training_and_the_same_command_again(
+    first_checkpoint: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """SIGKILL to everything after the first checkpoint: the second run does only what is left."""
+    _kill(_tree(first_checkpoint.pid))
+    first_checkpoint.wait()
     assert not (tmp_path / "bundle" / "bundle.json").exists(), "killed too late to show anything"
-    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert second.returncode == 0, second.stdout + second.stderr
+    second = subprocess.run(
+        command(tmp_path, 40), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     output = second.stdout + second.stderr
+    assert second.returncode == 0, output
     assert "epoch 40/40" in output
     assert "epoch 1/40 " not in output, "the second run began anew"
     assert len(list(tmp_path.glob("runs/source_only-*"))) == 1
@@ -87,29 +109,39 @@ def test_kill_9_of_a_training_and_the_same_command_again(tmp_path: Path) -> None
     assert bundles.load(tmp_path / "bundle").networks["source_only"].scores["epoch"] == 40
 
 
-def _wait_for(happened: object, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
+@pytest.mark.slow
+def test_the_death_of_a_worker_costs_at_most_the_epoch_in_progress(
+    first_checkpoint: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    workers = [pid for pid, name in _tree(first_checkpoint.pid).items() if "RayTrainWorker" in name]
+    assert len(workers) == 1
+    os.kill(workers[0], signal.SIGKILL)
+    log = tmp_path / "first.log"
+    assert first_checkpoint.wait(timeout=180) == 0, log.read_text()
+    done = [int(n) for n in re.findall(r"epoch (\d+)/40 ", log.read_text())]
+    assert set(done) == set(range(1, 41))
+    assert len(done) <= 42, f"epochs were done twice: {done}"
 
 
-def _kill_tree(pid: int) -> None:
-    """SIGKILL a driver, then whatever Ray processes it had started."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True)
-    children: dict[int, list[int]] = {}
-    for line in listed.stdout.splitlines()[1:]:
-        child, parent = map(int, line.split())
-        children.setdefault(parent, []).append(child)
-    doomed, queue = [], [pid]
-    while queue:
-        doomed.append(queue.pop())
-        queue += children.get(doomed[-1], [])
-    for each in doomed:
-        try:
-            os.kill(each, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+def _tree(pid: int) -> dict[int, str]:
+    """A process and all that it started, with their command lines."""
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    names, parents = {}, {}
+    for line in listed.splitlines():
+        child, parent, name = line.split(maxsplit=2)
+        names[int(child)], parents[int(child)] = name, int(parent)
+    found = {pid: names.get(pid, "")}
+    for _ in range(8):  # deeper than Ray nests
+        found |= {child: names[child] for child, parent in parents.items() if parent in found}
+    return found
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _flat(state: object) -> object:

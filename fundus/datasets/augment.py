@@ -144,13 +144,30 @@ class _PictureOnly(OnPicture):
         return self.inner(inpt)
 
 
+class _WithMargin(v2.Transform):
+    """A movement over a picture that goes on beyond its edges, mirrored: no black moves in.
+
+    Black corners told the network where the ROI ends, and discs were over-drawn where there were
+    none (docs/experiments.md).
+    """
+
+    def __init__(self, inner: v2.Transform, share: float = 0.15) -> None:
+        super().__init__()
+        self.inner, self.share = inner, share
+
+    def forward(self, *inputs: Any) -> Any:
+        """(3, S, S) picture and (S, S) mask -> both, moved alike, of the same size."""
+        side = inputs[0].shape[-1]
+        margin = int(self.share * side)
+        padded = [TF.pad(each, [margin], padding_mode="reflect") for each in inputs]
+        return tuple(TF.center_crop(each, [side, side]) for each in self.inner(*padded))
+
+
 def _geometry(
     scale: tuple[float, float], degrees: float = 180, translate: float = 0.1
 ) -> v2.Transform:
-    return v2.Compose(
+    movement = v2.Compose(
         [
-            v2.RandomHorizontalFlip(),
-            v2.RandomVerticalFlip(),
             v2.RandomAffine(
                 degrees=degrees,
                 translate=(translate, translate),
@@ -160,3 +177,4 @@ def _geometry(
             v2.RandomApply([Elastic()], p=0.5),
         ]
     )
+    return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), _WithMargin(movement)])

@@ -79,10 +79,14 @@ def join(parts: Sequence[Crops]) -> Crops:
     )
 
 
-def split(count: int, held_back: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to learn from, and each `held_back`-th, to validate on: the same for every run."""
+HELD_BACK = 8
+"""One labelled picture in so many validates and is not learned from."""
+
+
+def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to learn from, and each eighth, to validate on: the same for every run."""
     indices = np.arange(count)
-    validation = indices % held_back == held_back - 1
+    validation = indices % HELD_BACK == HELD_BACK - 1
     return indices[~validation], indices[validation]
 
 

@@ -41,11 +41,14 @@ class CupWarp(v2.Transform):
         return Image(moved.round().to(torch.uint8)), Mask(labels.to(torch.uint8))
 
 
-def cup_warp_grid(mask: Tensor, wanted_vcdr: float, reach: float = 1.6) -> Tensor | None:
+def cup_warp_grid(
+    mask: Tensor, wanted_vcdr: float, narrowest: float = 0.8, widest: float = 1.6
+) -> Tensor | None:
     """Where each pixel of the warped (S, S) eye comes from: (1, S, S, 2) in [-1, 1].
 
-    The cup is scaled by the ratio of wanted to present vCDR, within 1/reach and reach, and never
-    nearer to the disc's edge than a twentieth of the way. None without a disc and a cup.
+    The cup is scaled by the ratio of wanted to present vCDR, within `narrowest` and `widest` (a
+    pale excavation that is narrowed much looks like no eye), and never nearer to the disc's edge
+    than a twentieth of the way. None without a disc and a cup.
     """
     side = mask.shape[-1]
     disc, cup = mask > 0, mask == 2
@@ -54,7 +57,7 @@ def cup_warp_grid(mask: Tensor, wanted_vcdr: float, reach: float = 1.6) -> Tenso
     rows, columns = torch.nonzero(cup, as_tuple=True)
     y, x = rows.float().mean(), columns.float().mean()
     height, cup_height = (_extent(m) for m in (disc, cup))
-    scale = min(max(wanted_vcdr * height / cup_height, 1 / reach), reach)
+    scale = min(max(wanted_vcdr * height / cup_height, narrowest), widest)
     grid_y, grid_x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     dy, dx = grid_y - y, grid_x - x
     radius = torch.hypot(dy, dx)

@@ -43,6 +43,8 @@ class Recipe:
     """Draw the source evenly over vCDR instead of as it is."""
     cup_warp: float = 0.0
     """Probability of the anatomical warp: a cup widened or narrowed inside its disc."""
+    cross_entropy: float = 0.0
+    """Weight of cross-entropy beside equation 1; the paper has none."""
     average: float = 0.0
     """Decay of a running average of the weights, which is what is kept; 0 keeps the last step's."""
     seed: int = 0

@@ -20,7 +20,7 @@ from fundus.models.networks import Discriminator
 from fundus.training import curves, gate, loop
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import Row, Workers
-from fundus.training.recipes import AdaptationRecipe, RecipeBook
+from fundus.training.recipes import AdaptationRecipe, Recipe, RecipeBook
 from fundus.training.source import SourceLearner
 from fundus.training.targets import target_crops, unlabelled
 
@@ -90,13 +90,12 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     preprocessing = config.book.preprocessing
     described = recipe.described() | {"roi_scale": preprocessing.roi_scale}
     data = tuple(_described(s, "labelled source") for s in labelled)
+    first_weights = _first_weights(recipe, config)
 
     def make_learner() -> SourceLearner:
         context = ray.train.get_context()
-        loop.seed_generators(recipe.seed)
         network = networks.build(recipe.network)
-        if isinstance(network, networks.DeepLab) and not config.from_scratch:
-            networks.start_from_imagenet(network, config.encoder)
+        network.load_state_dict(first_weights)
         crops = batches.join(
             [
                 batches.frames(s, recipe.side)
@@ -214,11 +213,31 @@ def _start(config: TrainConfig) -> Bundle:
     return replace(known, preprocessing=kept)
 
 
+def _first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:
+    """Where the training starts: drawn from the recipe's seed, the encoder from ImageNet.
+
+    Here and not on the workers, so that a missing network connection is said once, and at once.
+    """
+    loop.seed_generators(recipe.seed)
+    network = networks.build(recipe.network)
+    if isinstance(network, networks.DeepLab) and not config.from_scratch:
+        try:
+            networks.start_from_imagenet(network, config.encoder)
+        except OSError as error:
+            raise ValueError(
+                f"the ImageNet weights could not be had ({error}); give a file with --encoder, or"
+                " --from-scratch"
+            ) from error
+    return network.state_dict()
+
+
 def _labelled(spec: str) -> LabelledSet:
     labelled = open_set(spec)
     without = sum(not s.structures for s in labelled.samples)
     if without:
         raise ValueError(f"{spec}: {without} of {len(labelled.samples)} pictures have no mask")
+    if len(labelled.samples) < batches.HELD_BACK:
+        raise ValueError(f"{spec}: give at least {batches.HELD_BACK} pictures, one to validate on")
     return labelled
 
 

@@ -22,11 +22,13 @@ Batch = tuple[Tensor, Tensor]
 """(N, 3, S, S) uint8 pictures and (N, S, S) uint8 labels, augmented."""
 
 
-def source_step(segmenter: nn.Module, batch: Batch, precision: str) -> tuple[Tensor, Tensor]:
+def source_step(
+    segmenter: nn.Module, batch: Batch, precision: str, cross_entropy: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Labelled source pictures -> scalar `loss_seg_src`, not yet differentiated, and the logits.
 
     One map is the detector's disc: Dice and cross-entropy, so that a frame without a disc teaches
-    too. Two maps are disc and cup: equation 1 of the paper.
+    too. Two maps are disc and cup: equation 1 of the paper, and `cross_entropy` times its mean.
     """
     pictures, labels = batch
     logits = forward(segmenter, pictures, precision)
@@ -35,7 +37,10 @@ def source_step(segmenter: nn.Module, batch: Batch, precision: str) -> tuple[Ten
         disc = maps[:, :1]
         dice = losses.dice_loss(logits.sigmoid(), disc)[0]
         return dice + F.binary_cross_entropy_with_logits(logits, disc), logits
-    return losses.segmentation_loss(logits, maps), logits
+    loss = losses.segmentation_loss(logits, maps)
+    if cross_entropy:
+        loss = loss + cross_entropy * F.binary_cross_entropy_with_logits(logits, maps)
+    return loss, logits
 
 
 def forward(network: nn.Module, pictures: Tensor, precision: str) -> Tensor:
@@ -102,7 +107,8 @@ class SourceLearner:
     def step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns its named loss."""
         self.network.train()
-        loss, _ = source_step(self.network, batch, self.recipe.precision)
+        recipe = self.recipe
+        loss, _ = source_step(self.network, batch, recipe.precision, recipe.cross_entropy)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()

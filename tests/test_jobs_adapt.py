@@ -1,0 +1,90 @@
+"""jobs/adapt.py from the command line's words to a bundle, or to a refusal that touches nothing."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from fundus.models import bundle as bundles
+from fundus.models.bundle import ADAPTED
+
+ROOT = Path(__file__).parent.parent
+SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
+TARGET = "synthetic:?camera=hospital&count=8&seed=2"
+
+
+def job(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"job_{name}", ROOT / "jobs" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments(tmp_path: Path, target: str, *changes: str) -> list[str]:
+    words = ["--bundle", str(bundles.default_folder()), "--to", str(tmp_path / "adapted")]
+    words += ["--source", SOURCE, "--target", target, "--storage", str(tmp_path / "runs")]
+    for change in ("epochs=1", "batch=4", *changes):
+        words += ["--change", change]
+    return words
+
+
+@pytest.mark.slow
+def test_an_adaptation_that_harms_nothing_is_published(
+    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a rate that changes no weight, the adapted segmenter is as good as source-only."""
+    words = arguments(tmp_path, TARGET, "learning_rate=1e-30")
+    assert job("adapt").main(words) == 0
+    assert "published: bundle" in capsys.readouterr().out
+    adapted = bundles.load(tmp_path / "adapted")
+    assert set(adapted.networks) == {"detector", "source_only", "adapted"}
+    assert [d["role"] for d in adapted.networks[ADAPTED].data] == [
+        "labelled source",
+        "target, no labels",
+    ]
+    assert all(check["passed"] for check in adapted.networks[ADAPTED].scores["gate"])
+    assert (tmp_path / "adapted" / "adapted.curves.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.slow
+def test_a_target_of_no_fundus_photographs_is_refused_and_nothing_touched(
+    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stripes and blocks, passed off as disc crops: the gate says why, the bundle stays."""
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(8):
+        small = draw.integers(0, 255, (5 + number, 9, 3), np.uint8)
+        picture = cv2.resize(small, (128, 128), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(strange / f"{number}.png"), picture)
+    words = [*arguments(tmp_path, f"folder:{strange}"), "--roi"]
+    assert job("adapt").main(words) == job("adapt").REFUSED == 4
+    out = capsys.readouterr().out
+    assert "FAILED: plausible shapes" in out
+    assert "not published" in out
+    assert not (tmp_path / "adapted").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--change", "epoch=3"], "AdaptationRecipe has name, method"),
+        (["--change", "epochs=many"], "'many' is not of the kind of"),
+        (["--change", "sampling=odd"], "sampling is 'odd'; give one of as-is"),
+        (["--workers", "0"], "0 workers"),
+        (["--source", "refuge:/nowhere"], "/nowhere"),
+    ],
+)
+def test_a_bad_configuration_is_one_sentence_and_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    given = arguments(tmp_path, TARGET) + words
+    assert job("adapt").main(given) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
