@@ -53,26 +53,6 @@ def test_a_drawn_disc_is_located_in_the_frame(
     assert found.roi.size == pytest.approx(4 * radius * pixel, abs=4 * pixel)
 
 
-def test_a_roi_settles_on_the_disc_and_stays_where_there_is_none() -> None:
-    """Reddest is disc, to this network: an off-centre red disc is centred, and fills 1/scale."""
-    predictor = Predictor(tiny_bundle(), device="cpu")
-    red = torch.nn.Conv2d(3, 2, kernel_size=1)
-    with torch.no_grad():
-        red.weight.zero_()
-        red.weight[:, 0] = 20
-        red.bias.zero_()
-    predictor.networks[SOURCE_ONLY] = red
-    image = np.zeros((200, 300, 3), np.uint8)
-    cv2.circle(image, (180, 90), 40, (255, 0, 0), cv2.FILLED)
-    empty = np.zeros_like(image)
-    first = Roi(90, 0, 200)
-    (settled, stayed) = predictor.settle([image, empty], [first, first])
-    assert settled.x + settled.size / 2 == pytest.approx(180.5, abs=2)
-    assert settled.y + settled.size / 2 == pytest.approx(90.5, abs=2)
-    assert settled.size == pytest.approx(80 * predictor.preprocessing.roi_scale, rel=0.05)
-    assert stayed == first
-
-
 def test_no_disc_is_said_and_not_guessed() -> None:
     faint = np.full((64, 64), 0.2, np.float32)
     found = locate(faint, Roi(0, 0, 64), least_confidence=0.5, scale=2)

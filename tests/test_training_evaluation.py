@@ -45,9 +45,6 @@ class FakePredictor:
     def detect(self, images):
         return [Detection(0.9, self.regions.get(int(image.max()))) for image in images]
 
-    def settle(self, images, regions, networks=()):
-        return list(regions)
-
     def segment(self, crops, networks=None):
         answers = []
         for picture in crops:

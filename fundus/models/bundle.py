@@ -41,7 +41,7 @@ class Preprocessing:
     """Side of the detector's input, pixels: the square around the field of view."""
     roi_side: int = 256
     """Side of the segmenter's input and of its maps, ROI pixels."""
-    roi_scale: float = 1.5
+    roi_scale: float = 1.6
     """Side of the ROI in diameters of the detected disc."""
 
 

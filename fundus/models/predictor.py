@@ -59,26 +59,6 @@ class Predictor:
             )
         return found
 
-    def settle(
-        self, images: Sequence[np.ndarray], regions: Sequence[Roi], networks: Sequence[str] = ()
-    ) -> list[Roi]:
-        """Each ROI once more, centred on the disc that the segmenters see in it and scaled to it.
-
-        Discs then come to `segment` as large as in training, whatever the camera, the crop or the
-        detector's aim. Where no disc is seen the ROI stays. One look, no TTA.
-        """
-        crops = np.stack([roi.crop(*pair, self.side) for pair in zip(images, regions, strict=True)])
-        pictures = self._input(crops)
-        roles = tuple(networks) or self.segmenters
-        looks = torch.stack([self._probabilities(role, pictures) for role in roles])
-        maps = looks.mean(dim=0)[:, 0].cpu().numpy()
-        scale = self.preprocessing.roi_scale
-        found = [
-            locate(disc, region, self.thresholds.disc, scale).roi
-            for disc, region in zip(maps, regions, strict=True)
-        ]
-        return [new or old for new, old in zip(found, regions, strict=True)]
-
     def segment(self, crops: np.ndarray, networks: Sequence[str] | None = None) -> np.ndarray:
         """(N, side, side, 3) uint8 RGB -> (N, 8 x networks, 2, side, side) float32 in [0, 1].
 

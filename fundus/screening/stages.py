@@ -53,8 +53,7 @@ def fetch_and_decode(batch: Batch) -> Batch:
 class Locate:
     """image -> + disc_confidence, roi_x, roi_y, roi_size (pixels of the original frame).
 
-    Detected in frames; disc crops are looked at whole and have no confidence (NaN). Either way the
-    ROI then settles on the disc that the segmenters see in it.
+    Detected in frames; disc crops are taken whole and have no confidence (NaN).
     """
 
     def __init__(self, bundle: ObjectRef, crops: bool) -> None:
@@ -64,21 +63,16 @@ class Locate:
     def __call__(self, batch: Batch) -> Batch:
         batch = _writable(batch)
         confidence = np.full(len(batch["uri"]), np.nan)
-        first: dict[int, Roi] = {}
+        located: list[Roi | None] = [None] * len(confidence)
         for i in _indices(batch):
             if self.crops:
-                first[i] = roi.whole(*batch["image"][i].shape[:2])
+                located[i] = roi.whole(*batch["image"][i].shape[:2])
                 continue
             (detection,) = self.predictor.detect([batch["image"][i]])
-            confidence[i] = detection.confidence
+            confidence[i], located[i] = detection.confidence, detection.roi
             if detection.roi is None:
                 reason = f"no disc was found (confidence {detection.confidence:.2f})"
                 _say(batch, i, "no_disc", reason)
-            else:
-                first[i] = detection.roi
-        located: list[Roi | None] = [None] * len(confidence)
-        for i, region in first.items():
-            (located[i],) = self.predictor.settle([batch["image"][i]], [region])
         return batch | {"disc_confidence": confidence} | _roi_columns(located)
 
 

@@ -115,9 +115,9 @@ def evaluate(
     for number, sample in enumerate(labelled.samples, start=1):
         image, truth = _read(sample)
         region = roi.whole(*image.shape[:2]) if disc_crops else predictor.detect([image])[0].roi
-        for model, (where, mask) in segment(image, region, predictor, supervised).items():
-            eyes.append(_score(sample, truth, where, mask, image.shape[:2], name, model))
-            seen[model, sample.id] = _Seen(sample, where, mask)
+        for model, mask in segment(image, region, predictor, supervised).items():
+            eyes.append(_score(sample, truth, region, mask, image.shape[:2], name, model))
+            seen[model, sample.id] = _Seen(sample, region, mask)
         if number % 10 == 0 or number == len(labelled.samples):
             log.info("%s: %d of %d eyes", name, number, len(labelled.samples))
     models = tuple(dict.fromkeys(eye.model for eye in eyes))
@@ -139,26 +139,28 @@ def evaluate(
 
 def segment(
     image: np.ndarray, region: Roi | None, predictor: Predictor, supervised: Predictor | None
-) -> dict[str, tuple[Roi | None, np.ndarray | None]]:
-    """Each model's ROI and clean mask, (side, side) uint8 {0, 1, 2} in it, in the tables' order.
+) -> dict[str, np.ndarray | None]:
+    """Each model's clean mask, (side, side) uint8 {0, 1, 2} in the ROI frame, in the tables' order.
 
-    image: HWC uint8 RGB; region: where to look first, or None where no disc was found: then there
-    are no masks. Each model settles its own ROI from there, so that none gains by another's eye.
+    image: HWC uint8 RGB; region: the ROI, or None where no disc was found: then every mask is None.
     The ensemble is the mean over all maps of source-only and adapted, where the bundle has both.
     """
-    asked: list[tuple[str, Predictor, tuple[str, ...]]] = []
+    asked = [(ROW_OF_ROLE[role], predictor, role) for role in predictor.segmenters]
     if supervised:
-        asked.append((TARGET_SUPERVISED, supervised, (SOURCE_ONLY,)))
-    asked += [(ROW_OF_ROLE[role], predictor, (role,)) for role in predictor.segmenters]
-    if len(predictor.segmenters) > 1:
-        asked.append((ENSEMBLE, predictor, predictor.segmenters))
+        asked.insert(0, (TARGET_SUPERVISED, supervised, SOURCE_ONLY))
+    has_ensemble = len(predictor.segmenters) > 1
     if region is None:
-        return {model: (None, None) for model, _, _ in asked}
-    masks: dict[str, tuple[Roi | None, np.ndarray | None]] = {}
-    for model, chosen, roles in asked:
-        (settled,) = chosen.settle([image], [region], roles)
-        crops = np.stack([roi.crop(image, settled, chosen.side)])
-        masks[model] = (settled, _mask_of(chosen.segment(crops, networks=roles)[0], chosen))
+        return dict.fromkeys([model for model, _, _ in asked] + [ENSEMBLE] * has_ensemble)
+    masks: dict[str, np.ndarray | None] = {}
+    maps = []
+    for model, chosen, role in asked:
+        crops = np.stack([roi.crop(image, region, chosen.side)])
+        answers = chosen.segment(crops, networks=(role,))[0]
+        masks[model] = _mask_of(answers, chosen)
+        if chosen is predictor:
+            maps.append(answers)
+    if has_ensemble:
+        masks[ENSEMBLE] = _mask_of(np.concatenate(maps), predictor)
     return masks
 
 

@@ -9,7 +9,7 @@ import torch
 from fundus.datasets.batches import Crops
 from fundus.datasets.samples import LabelledSet
 from fundus.images import roi
-from fundus.models.bundle import SOURCE_ONLY, Bundle
+from fundus.models.bundle import Bundle
 from fundus.models.predictor import Predictor
 
 log = logging.getLogger(__name__)
@@ -24,20 +24,20 @@ def unlabelled(labelled: LabelledSet) -> LabelledSet:
 
 
 def target_crops(target: LabelledSet, bundle: Bundle, *, are_crops: bool) -> Crops:
-    """Segmenter inputs of a target: ROIs settled on the disc, from crops or from what is detected.
+    """Segmenter inputs of a target: its pictures as they are, or the ROIs that the detector finds.
 
     Frames in which no disc is found are left out and counted in the log.
     """
     side = bundle.preprocessing.roi_side
-    predictor = Predictor(bundle)
+    predictor = None if are_crops else Predictor(bundle)
     ids, images = [], []
     for sample in target.samples:
         image = sample.read_image()
-        place = roi.whole(*image.shape[:2]) if are_crops else predictor.detect([image])[0].roi
+        whole = roi.whole(*image.shape[:2])
+        place = predictor.detect([image])[0].roi if predictor else whole
         if place is not None:
-            (settled,) = predictor.settle([image], [place], (SOURCE_ONLY,))
             ids.append(sample.id)
-            images.append(roi.crop(image, settled, side))
+            images.append(roi.crop(image, place, side))
     log.info("%s: disc found in %d of %d frames", target.name, len(ids), len(target.samples))
     if not images:
         raise ValueError(
