@@ -133,7 +133,8 @@ class AdaptationLearner:
         return validation_dice(self.average.module, self.validation, self.share)
 
     def _source_phase(self, source: Batch) -> tuple[Tensor, Tensor]:
-        loss, logits = source_step(self.segmenter, source, self.recipe.precision)
+        recipe = self.recipe
+        loss, logits = source_step(self.segmenter, source, recipe.precision, recipe.cross_entropy)
         loss.backward()
         return loss.detach(), logits.detach().sigmoid()
 
@@ -156,8 +157,9 @@ class AdaptationLearner:
         return loss.detach()
 
     def _pseudo_phase(self, target: Batch) -> Tensor:
-        loss, _ = source_step(self.segmenter, target, self.recipe.precision)
-        (self.recipe.pseudo_weight * loss).backward()
+        recipe = self.recipe
+        loss, _ = source_step(self.segmenter, target, recipe.precision, recipe.cross_entropy)
+        (recipe.pseudo_weight * loss).backward()
         return loss.detach()
 
     def _take_step(self) -> None:
