@@ -55,6 +55,17 @@ class Thresholds:
     """Probability from which a pixel is disc."""
     cup: float = 0.5
     """Probability from which a pixel is cup."""
+    confidence: tuple[float, float] | None = None
+    """Slope and offset that make a detector map's peak a share of right answers
+    (fundus.models.confidence); None: the peak as it is."""
+
+    def __post_init__(self) -> None:
+        if self.confidence is not None:
+            object.__setattr__(self, "confidence", tuple(self.confidence))
+
+    def described(self) -> dict[str, Any]:
+        """JSON-ready values, unset ones left out: a bundle without them keeps its digest."""
+        return {k: v for k, v in vars(self).items() if v is not None}
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ class Bundle:
             "format": FORMAT,
             "licence": self.licence,
             "preprocessing": vars(self.preprocessing),
-            "thresholds": vars(self.thresholds),
+            "thresholds": self.thresholds.described(),
             "networks": {
                 role: {
                     "network": networks.describe(network.config),

@@ -11,6 +11,7 @@ from torch import Tensor
 from fundus.images import fov, roi
 from fundus.images.roi import Roi
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError
+from fundus.models.confidence import Calibration, calibrated
 from fundus.models.networks import to_input
 
 TTA = 8
@@ -22,7 +23,8 @@ class Detection:
     """Where the disc is, if anywhere."""
 
     confidence: float
-    """Highest disc probability in the frame after a light blur, in [0, 1]."""
+    """How likely it is that the disc lies here, in [0, 1]: the highest disc probability in the
+    frame after a light blur, calibrated where the bundle is."""
     roi: Roi | None
     """The square around the disc, pixels of the original frame; None where no disc was found."""
 
@@ -55,7 +57,11 @@ class Predictor:
         maps = self._probabilities(DETECTOR, self._input(crops))[:, 0].cpu().numpy()
         for (i, square), disc in zip(seen.items(), maps, strict=True):
             found[i] = locate(
-                disc, square, self.thresholds.disc_found, self.preprocessing.roi_scale
+                disc,
+                square,
+                self.thresholds.disc_found,
+                self.preprocessing.roi_scale,
+                self.thresholds.confidence,
             )
         return found
 
@@ -110,17 +116,24 @@ def turns() -> list[tuple[Turn, Turn]]:
     return [turn(quarters, flip) for flip in (False, True) for quarters in range(4)]
 
 
-def locate(disc: np.ndarray, seen: Roi, least_confidence: float, scale: float) -> Detection:
+def locate(
+    disc: np.ndarray,
+    seen: Roi,
+    least_confidence: float,
+    scale: float,
+    calibration: Calibration | None = None,
+) -> Detection:
     """The disc in one detector map.
 
     `disc` is (S, S) float in [0, 1] over the square `seen` of the frame. The confidence is the peak
-    of the lightly blurred map; the disc is the region around that peak above half of it, and the
-    ROI is centred on its centroid with a side of `scale` times its equal-area diameter.
+    of the lightly blurred map, calibrated; the disc is the region around that peak above half of
+    it, and the ROI is centred on its centroid with a side of `scale` times its equal-area diameter.
     """
     side = disc.shape[0]
     blurred = cv2.GaussianBlur(disc, (0, 0), sigmaX=side / 100)
     _, peak, _, (column, row) = cv2.minMaxLoc(blurred)
-    confidence = min(float(peak), 1.0)
+    raw = min(float(peak), 1.0)
+    confidence = calibrated(raw, calibration) if calibration else raw
     if confidence < least_confidence:
         return Detection(confidence, None)
     _, regions, stats, centroids = cv2.connectedComponentsWithStats(
