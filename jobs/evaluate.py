@@ -3,23 +3,28 @@
 
     python jobs/evaluate.py --bundle bundle --set 'manifest:data/manifest.csv?set=drishti_gs1_crop512' --roi --out evaluation
 
+    python jobs/evaluate.py --set 'manifest:data/manifest.csv?set=idrid20_disc' --detection --out detection
+
 Prints one row for each set and model (target-supervised, source-only, adapted, ensemble) and writes
 table.txt, table.csv, evaluation.json (every eye) and overlay sheets of the ten worst eyes to --out.
+With --detection only the detector is asked: how often the centre of its ROI lies inside the experts'
+disc, how often it says that there is none; detection.txt and detection.json.
 """  # noqa: E501
 
 import argparse
+import json
 import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fundus.datasets.public import open_set
 from fundus.datasets.samples import LabelledSet
 from fundus.models import bundle
 from fundus.models.predictor import Predictor
-from fundus.training import evaluation, tables
+from fundus.training import detection, evaluation, tables
 from fundus.training.evaluation import EvaluationError
 
 
@@ -33,6 +38,8 @@ class Config:
     """Labelled sets, `layout:path?key=value`."""
     roi: bool
     """The pictures are disc crops already; detection is left out."""
+    detection: bool
+    """Only the detector is scored, on full frames, with labels or without."""
     out: Path
     """The folder to write to."""
     limit: int | None
@@ -41,6 +48,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit}: at least one picture is needed")
+        if self.detection and (self.roi or self.target_supervised):
+            raise ValueError(
+                "--detection asks the detector alone: no --roi, no --target-supervised"
+            )
 
 
 def run(config: Config) -> list[Path]:
@@ -58,6 +69,8 @@ def run(config: Config) -> list[Path]:
     predictor = Predictor(compared)
     supervised = Predictor(reference) if reference else None
     labelled = [first(each, config.limit) for each in whole_sets]
+    if config.detection:
+        return detect(compared, predictor, labelled, config)
     evaluations = [
         evaluation.evaluate(pictures, predictor, supervised, name=name, disc_crops=config.roi)
         for pictures, name in zip(labelled, names_of(labelled), strict=True)
@@ -75,6 +88,30 @@ def run(config: Config) -> list[Path]:
         "notes": notes,
     }
     return tables.write(evaluations, config.out, about)
+
+
+def detect(
+    compared: bundle.Bundle, predictor: Predictor, labelled: Sequence[LabelledSet], config: Config
+) -> list[Path]:
+    """Print and write the detection table; what was written."""
+    try:
+        looks = [detection.look(each, predictor) for each in labelled]
+    except (OSError, ValueError) as error:
+        raise EvaluationError(str(error)) from error
+    rows = [detection.summarise(answers) for answers in looks]
+    digests = {each.name: each.digest() for each in labelled}
+    text = "\n".join([detection.as_text(rows), *familiar(compared, digests)])
+    print(text)
+    everything = {
+        "bundle": compared.digest,
+        "sets": digests,
+        "rows": rows,
+        "answers": [asdict(answer) for answers in looks for answer in answers],
+    }
+    table, answers = config.out / "detection.txt", config.out / "detection.json"
+    table.write_text(text + "\n")
+    answers.write_text(json.dumps(everything, indent=1, allow_nan=False) + "\n")
+    return [table, answers]
 
 
 def familiar(compared: bundle.Bundle, digests: Mapping[str, str]) -> list[str]:
@@ -112,6 +149,7 @@ def parse(argv: Sequence[str] | None) -> Config:
     parser.add_argument("--target-supervised", type=Path, metavar="BUNDLE")
     parser.add_argument("--set", action="append", required=True, dest="sets", metavar="SPEC")
     parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
+    parser.add_argument("--detection", action="store_true", help="score the detector alone")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures of each set")
     given = parser.parse_args(argv)

@@ -344,3 +344,25 @@ def test_real_pictures_through_the_manifest(fundus_data: Path) -> None:
         rows_of = [int(inside.any(axis=1).sum()) for inside in (cup_of(mask), disc_of(mask))]
         stated = float(rows[sample.image.relative_to(fundus_data).as_posix()]["vcdr"])
         assert rows_of[0] / rows_of[1] == pytest.approx(stated, abs=0.001)
+
+
+def test_folds_part_every_layout_by_the_pictures_themselves(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    lines = ["image,set"]
+    for number in range(60):
+        save(draw.integers(0, 255, (4, 4, 3)), tmp_path / f"{number}.png")
+        (tmp_path / f"copy_{number}.png").write_bytes((tmp_path / f"{number}.png").read_bytes())
+        lines += [f"{number}.png,drawn", f"copy_{number}.png,drawn"]
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+
+    def ids(spec: str, fold: str) -> set[str]:
+        return {s.id for s in open_set(f"{spec}{'&' if '?' in spec else '?'}fold={fold}").samples}
+
+    table, folder = f"manifest:{tmp_path}/manifest.csv?set=drawn", f"folder:{tmp_path}"
+    learn, held = ids(table, "learn"), ids(table, "held")
+    assert learn | held == {s.id for s in open_set(table).samples} and not learn & held
+    assert 0.2 < len(held) / 120 < 0.47
+    assert {f"copy_{name}" for name in held if name[0] != "c"} == {n for n in held if n[0] == "c"}
+    assert (ids(folder, "learn"), ids(folder, "held")) == (learn, held)
+    with pytest.raises(ValueError, match=r"fold=test: not one of learn, held"):
+        open_set(f"{folder}?fold=test")

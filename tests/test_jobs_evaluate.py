@@ -75,6 +75,19 @@ def test_two_bundles_on_a_set_end_to_end(tmp_path, capsys, drawn, tiny, crops):
     }
 
 
+def test_detection_alone_needs_no_segmenter(tmp_path, capsys, drawn, tiny):
+    alone = bundles.load(tiny).without(ADAPTED).without(SOURCE_ONLY)
+    sure = replace(alone, thresholds=replace(alone.thresholds, disc_found=0.0))
+    bundles.save(sure, tmp_path / "alone")
+    argv = ["--bundle", str(tmp_path / "alone"), "--set", f"manifest:{drawn}", "--detection"]
+    assert evaluate.main([*argv, "--out", str(tmp_path / "out")]) == 0
+    everything = json.loads((tmp_path / "out/detection.json").read_text())
+    (row,) = everything["rows"]
+    assert (row["pictures"], row["no_disc"], row["labelled"]) == (3, 0, 3)
+    assert row["centre_in_disc"] == sum(answer["right"] for answer in everything["answers"])
+    assert "centre in disc" in capsys.readouterr().out
+
+
 def test_a_set_that_was_met_in_training_is_named(tmp_path, capsys, drawn, tiny):
     argv = ["--bundle", str(tiny), "--out", str(tmp_path), "--roi", "--set", f"manifest:{drawn}"]
     assert evaluate.main([*argv, "--set", f"manifest:{drawn}", "--limit", "1"]) == 0
@@ -91,6 +104,7 @@ def test_a_set_that_was_met_in_training_is_named(tmp_path, capsys, drawn, tiny):
         ({"--set": "atlas:nowhere"}, "layouts"),
         ({"--set": "manifest:nowhere.csv"}, "nowhere.csv"),
         ({"--limit": "0"}, "--limit 0"),
+        ({"--detection": "--roi"}, "--detection"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence_and_exit_code_2(

@@ -15,7 +15,7 @@ import openpyxl
 
 from fundus.anatomy.labels import from_binary, from_plain, from_refuge, from_soft
 from fundus.datasets.manifest import read_folder, read_manifest
-from fundus.datasets.samples import LabelledSet, Sample, existing, only
+from fundus.datasets.samples import LabelledSet, Sample, existing, folded, only
 from fundus.datasets.synthetic import read_synthetic
 
 DISC_AND_CUP = ("disc", "cup")
@@ -25,8 +25,9 @@ def open_set(spec: str) -> LabelledSet:
     """The labelled set that a line names, e.g. `drishti-gs:data/drishti?split=test&consensus=4`.
 
     The keys of each layout are the keyword arguments of its reader; `manifest` takes any of its
-    table's columns. ValueError when the line is wrong or nothing is left; FileNotFoundError or
-    ValueError naming the file when the tree is not the layout's.
+    table's columns. Every layout has `fold`: "learn" or "held" (samples.folded). ValueError when
+    the line is wrong or nothing is left; FileNotFoundError or ValueError naming the file when the
+    tree is not the layout's.
     """
     layout, colon, rest = spec.partition(":")
     if not colon or layout not in LAYOUTS:
@@ -39,12 +40,15 @@ def open_set(spec: str) -> LabelledSet:
         raise ValueError(f"{spec!r}: {query!r} is not key=value&key=value") from error
     keys = list(inspect.signature(reader).parameters.values())[1:]
     known = [key.name for key in keys if key.kind is not key.VAR_KEYWORD]
-    unknown = [key for key in options if key not in known]
+    unknown = [key for key in options if key not in (*known, "fold")]
     if unknown and len(known) == len(keys):
-        raise ValueError(f"{spec!r}: no key {unknown[0]!r} in {layout}; keys: {', '.join(known)}")
+        keys_known = ", ".join([*known, "fold"])
+        raise ValueError(f"{spec!r}: no key {unknown[0]!r} in {layout}; keys: {keys_known}")
     if not path and layout != "synthetic":
         raise ValueError(f"{spec!r}: {layout} wants a path, as in `{layout}:path`")
-    samples = reader(Path(path), **options)
+    samples = reader(Path(path), **{k: v for k, v in options.items() if k != "fold"})
+    if "fold" in options:
+        samples = folded(samples, options["fold"])
     if not samples:
         raise ValueError(f"{spec!r}: no picture there answers to it")
     return LabelledSet(name=_name(samples, options), samples=tuple(samples))

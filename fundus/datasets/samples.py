@@ -17,6 +17,9 @@ from fundus.images.decode import Refused, decode
 ORIENTATION = 0x0112
 """The EXIF tag; its values 5 to 8 swap width and height."""
 
+FOLDS = ("learn", "held")
+"""Sides of the split that every layout knows by `fold=`."""
+
 Convert = Callable[..., np.ndarray]
 """HW arrays as the files of a mask hold them -> HW uint8 {0, 1, 2}; ValueError when unknown."""
 
@@ -91,6 +94,17 @@ class LabelledSet:
         return total.hexdigest()
 
 
+def folded(samples: Sequence[Sample], fold: str) -> list[Sample]:
+    """The side of an honest split: "learn", two thirds, or "held", the third never learned from.
+
+    The picture file's SHA-256 decides, whatever the order or company: copies of one file lie on one
+    side. ValueError for another word.
+    """
+    if fold not in FOLDS:
+        raise ValueError(f"fold={fold}: not one of {', '.join(FOLDS)}")
+    return [s for s in samples if _is_held(s) == (fold == "held")]
+
+
 def read_labels(path: Path) -> np.ndarray:
     """A label picture's values as HW integers, untouched; bilevel gives 0 and 255.
 
@@ -129,6 +143,10 @@ def only(samples: Sequence[Sample], **wanted: str) -> list[Sample]:
         for sample in samples
         if all(not value or getattr(sample, key) == value for key, value in wanted.items())
     ]
+
+
+def _is_held(sample: Sample) -> bool:
+    return int(hashlib.sha256(existing(sample.image).read_bytes()).hexdigest(), 16) % 3 == 0
 
 
 def _matlab_mask(path: Path) -> np.ndarray:

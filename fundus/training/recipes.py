@@ -43,6 +43,8 @@ class Recipe:
     """Draw the source evenly over vCDR instead of as it is."""
     cup_warp: float = 0.0
     """Probability of the anatomical warp: a cup widened or narrowed inside its disc."""
+    without_disc: float = 0.0
+    """Share of pictures made into ones without a disc: what the detector says "none" to."""
     cross_entropy: float = 0.0
     """Weight of cross-entropy beside equation 1; the paper has none."""
     average: float = 0.0
@@ -54,7 +56,7 @@ class Recipe:
         _check_positive(self, "side", "epochs", "batch", "learning_rate")
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
-        _check_share(self, "cup_warp", "average")
+        _check_share(self, "cup_warp", "without_disc", "average")
         if self.side % 16:
             raise ValueError(f"side is {self.side}; the networks halve it four times: give 16 x n")
 
@@ -165,9 +167,10 @@ def quick() -> RecipeBook:
             "quick",
             DeepLabConfig(outputs=1, aspp_channels=64),
             side=192,
-            epochs=12,
+            epochs=16,
             batch=16,
             augmentation="strong",
+            without_disc=0.3,
         ),
         segmenter=Recipe(
             "quick",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fundus.models import bundle as bundles
 from fundus.models import networks
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
 from fundus.models.networks import Discriminator
-from fundus.training import curves, gate, loop
+from fundus.training import curves, detection, gate, loop
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import Row, Workers
 from fundus.training.recipes import AdaptationRecipe, Recipe, RecipeBook
@@ -119,6 +120,11 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
     network = Network(recipe.network, kept(state), described, data, scores_of(history))
+    if config.role == DETECTOR:
+        validation = _detector_validation(labelled, recipe)
+        calibration, found = detection.calibrate(network.build(), validation, recipe)
+        network = replace(network, scores=network.scores | rounded(found))
+        known = replace(known, thresholds=replace(known.thresholds, confidence=calibration))
     trained = known.with_network(config.role, network)
     if config.role == SOURCE_ONLY:
         trained = trained.without(ADAPTED)  # adapted from weights that are no longer there
@@ -197,7 +203,18 @@ def kept(state: dict[str, Any]) -> dict[str, Tensor]:
 
 def scores_of(history: list[Row]) -> dict[str, float]:
     """The last epoch's figures, rounded, without the time."""
-    return {k: round(v, 4) for k, v in history[-1].items() if k != "seconds"}
+    return rounded({k: v for k, v in history[-1].items() if k != "seconds"})
+
+
+def rounded(figures: dict[str, float]) -> dict[str, float]:
+    """Figures to four places, as a bundle holds them."""
+    return {k: round(v, 4) for k, v in figures.items()}
+
+
+def _detector_validation(labelled: Sequence[LabelledSet], recipe: Recipe) -> Crops:
+    """The frames that a detector's training kept back to validate on."""
+    frames = batches.join([batches.frames(each, recipe.side) for each in labelled])
+    return frames.take(batches.split(len(frames))[1])
 
 
 def _start(config: TrainConfig) -> Bundle:
@@ -243,7 +260,7 @@ def _labelled(spec: str) -> LabelledSet:
 
 def _described(labelled: LabelledSet, role: str) -> dict[str, Any]:
     return {
-        "name": ", ".join(sorted({s.set for s in labelled.samples})),  # no path: bundles travel
+        "name": labelled.name,
         "role": role,
         "count": len(labelled.samples),
         "digest": labelled.digest(),

@@ -14,6 +14,7 @@ from fundus.anatomy import scores
 from fundus.datasets import augment, batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.cup_warp import CupWarp
+from fundus.datasets.negatives import WithoutDisc
 from fundus.models import losses
 from fundus.models.networks import to_input
 from fundus.training.recipes import AdaptationRecipe, Recipe
@@ -71,7 +72,7 @@ class SourceLearner:
         self.network = network
         self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
         self.schedule = make_schedule(self.optimiser, recipe, self.steps_per_epoch)
-        self.transform = source_transform(recipe.augmentation, recipe.cup_warp)
+        self.transform = source_transform(recipe.augmentation, recipe.cup_warp, recipe.without_disc)
         self.average = averaged(unwrapped(network), recipe.average)
         self.stateful: Mapping[str, Any] = {
             "network": unwrapped(network),
@@ -121,10 +122,12 @@ class SourceLearner:
         return validation_dice(self.average.module, self.validation, self.share)
 
 
-def source_transform(augmentation: str, cup_warp: float) -> v2.Transform:
-    """A named augmentation, with the anatomical warp before it where that is asked for."""
-    named = augment.NAMED[augmentation]()
-    return v2.Compose([CupWarp(cup_warp), named]) if cup_warp else named
+def source_transform(augmentation: str, cup_warp: float, without_disc: float = 0.0) -> v2.Transform:
+    """A named augmentation; before it the anatomical warp and negatives, where asked for."""
+    before: list[v2.Transform] = [CupWarp(cup_warp)] if cup_warp else []
+    if without_disc:
+        before.append(WithoutDisc(without_disc))
+    return v2.Compose([*before, augment.NAMED[augmentation]()])
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
