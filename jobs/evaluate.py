@@ -117,11 +117,9 @@ def detect(
 def familiar(compared: bundle.Bundle, digests: Mapping[str, str]) -> list[str]:
     """A sentence for each network that met one of these very sets (by digest) in its training."""
     return [
-        f"Note: {role} of {compared.digest[:12]} met {name} in training, as {data['role']}."
+        f"Note: {role} of {compared.digest[:12]} met {name} in training, as {how}."
         for name, digest in digests.items()
-        for role, network in compared.networks.items()
-        for data in network.data
-        if data["digest"] == digest
+        for role, how in compared.met(digest).items()
     ]
 
 

@@ -2,10 +2,12 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from test_anatomy_risk import model as risk_model
 
 from fundus.models import bundle as bundles
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
@@ -98,3 +100,26 @@ def test_weights_in_half_precision_load_as_well(tmp_path: Path) -> None:
     picture = torch.rand(1, 3, 32, 32)
     again = bundles.load(tmp_path).networks[SOURCE_ONLY].build()
     assert torch.allclose(network.build()(picture), again(picture), atol=0.05)
+
+
+def test_a_risk_model_travels_under_the_digest(folder: Path) -> None:
+    plain = bundles.load(folder)
+    assert plain.risk is None and "risk" not in json.loads((folder / "bundle.json").read_text())
+    calibrated = replace(plain, risk=risk_model(scores={"auc": {"value": 0.9}}))
+    assert calibrated.digest != plain.digest
+    bundles.save(calibrated, folder)
+    again = bundles.load(folder)
+    assert (again.risk, again.digest) == (calibrated.risk, calibrated.digest)
+    altered = json.loads((folder / "bundle.json").read_text())
+    altered["risk"]["threshold"] = 0.9
+    (folder / "bundle.json").write_text(json.dumps(altered))
+    with pytest.raises(BundleError, match=r"bundle.json was altered"):
+        bundles.load(folder)
+
+
+def test_another_network_drops_the_calibration() -> None:
+    calibrated = replace(tiny_bundle(), risk=risk_model())
+    network = calibrated.networks[SOURCE_ONLY]
+    assert calibrated.with_network("adapted", network).risk is None
+    assert calibrated.without(DETECTOR).risk is None
+    assert calibrated.without("adapted").risk == risk_model()

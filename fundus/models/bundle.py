@@ -1,6 +1,7 @@
 """The bundle: a folder of weights and `bundle.json` that training yields and screening loads.
 
-    bundle.json                 what was trained, how, on what, with which scores, and its digest
+    bundle.json                 what was trained, how, on what, with which scores, and its digest;
+                                the risk model, once the bundle is calibrated
     detector.safetensors        one file of weights for each network that the bundle holds
     source_only.safetensors
     adapted.safetensors
@@ -22,6 +23,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
+from fundus.anatomy.risk import RiskModel
 from fundus.models import networks
 
 FORMAT = 1
@@ -41,7 +43,7 @@ class Preprocessing:
     """Side of the detector's input, pixels: the square around the field of view."""
     roi_side: int = 256
     """Side of the segmenter's input and of its maps, ROI pixels."""
-    roi_scale: float = 1.6
+    roi_scale: float = 1.7
     """Side of the ROI in diameters of the detected disc."""
 
 
@@ -104,6 +106,8 @@ class Bundle:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     thresholds: Thresholds = field(default_factory=Thresholds)
     licence: str = LICENCE
+    risk: RiskModel | None = None
+    """Calibrated on what these very networks measure: `with_network` and `without` drop it."""
 
     def __post_init__(self) -> None:
         unknown = set(self.networks) - set(ROLES)
@@ -118,12 +122,24 @@ class Bundle:
         return _digest(self._manifest())
 
     def with_network(self, role: str, network: Network) -> "Bundle":
-        """The same bundle with one network put in or replaced."""
-        return replace(self, networks=self.networks | {role: network})
+        """The same bundle with one network put in or replaced, not calibrated any more."""
+        return replace(self, networks=self.networks | {role: network}, risk=None)
 
     def without(self, role: str) -> "Bundle":
-        """The same bundle less one network."""
-        return replace(self, networks={k: v for k, v in self.networks.items() if k != role})
+        """The same bundle less one network; one that was not there changes nothing."""
+        if role not in self.networks:
+            return self
+        left = {k: v for k, v in self.networks.items() if k != role}
+        return replace(self, networks=left, risk=None)
+
+    def met(self, digest: str) -> dict[str, str]:
+        """The networks that learned from the set of this digest, and as what: role by network."""
+        return {
+            role: data["role"]
+            for role, network in self.networks.items()
+            for data in network.data
+            if data["digest"] == digest
+        }
 
     def _manifest(self) -> dict[str, Any]:
         return {
@@ -141,7 +157,7 @@ class Bundle:
                 }
                 for role, network in sorted(self.networks.items())
             },
-        }
+        } | ({"risk": vars(self.risk)} if self.risk else {})
 
 
 def save(bundle: Bundle, folder: Path) -> None:
@@ -181,6 +197,7 @@ def load(folder: Path) -> Bundle:
             preprocessing=Preprocessing(**manifest["preprocessing"]),
             thresholds=Thresholds(**manifest["thresholds"]),
             licence=manifest["licence"],
+            risk=RiskModel(**manifest["risk"]) if "risk" in manifest else None,
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise BundleError(f"{folder} is not a bundle of this version: {error}") from error

@@ -155,7 +155,13 @@ def _rows(config: Screening, bundle: Bundle, digest: str, listed: pa.Table) -> D
         num_cpus=STEADY,
     )
     return maps.map_batches(
-        partial(stages.measure, thresholds=bundle.thresholds, run_id=config.run_id, bundle=digest),
+        partial(
+            stages.measure,
+            thresholds=bundle.thresholds,
+            risk=bundle.risk,
+            run_id=config.run_id,
+            bundle=digest,
+        ),
         batch_size=CROPS_A_BATCH,
         num_cpus=LIGHT,
     )

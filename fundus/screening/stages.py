@@ -12,13 +12,13 @@ import pyarrow as pa
 import ray
 from ray import ObjectRef
 
-from fundus.anatomy.biomarkers import measure as measure_mask
-from fundus.anatomy.biomarkers import vcdr
-from fundus.anatomy.postprocess import NO_DISC, clean
+from fundus.anatomy.postprocess import NO_DISC
+from fundus.anatomy.risk import RiskModel
 from fundus.images import roi
 from fundus.images.decode import Refused, decode
 from fundus.images.roi import Roi
 from fundus.models.bundle import Thresholds
+from fundus.models.measuring import Measured, measure_maps
 from fundus.models.predictor import Predictor
 from fundus.screening import row
 from fundus.screening.inventory import FetchFailed, fetch
@@ -100,14 +100,17 @@ class Segment:
         return {name: batch[name] for name in batch if name != "crop"} | {"maps": _tensors(maps)}
 
 
-def measure(batch: Batch, *, thresholds: Thresholds, run_id: str, bundle: str) -> pa.Table:
+def measure(
+    batch: Batch, *, thresholds: Thresholds, risk: RiskModel | None, run_id: str, bundle: str
+) -> pa.Table:
     """All columns so far -> rows as `row.SCHEMA` has them, undefined values null."""
     batch = _writable(batch)
     count = len(batch["uri"])
     measured: list[dict] = [{} for _ in range(count)]
     for i in _indices(batch):
-        measured[i] = _measure_maps(batch["maps"][i], _roi_of(batch, i), thresholds)
-        if NO_DISC in measured[i]["flags"]:
+        eye = measure_maps(batch["maps"][i], _roi_of(batch, i), thresholds)
+        measured[i] = _columns_of(eye, risk)
+        if NO_DISC in eye.flags:
             _say(batch, i, "no_disc", "the segmenter found no disc in the ROI")
     columns = {name: batch[name].tolist() for name in ("uri", "etag", "status")}
     columns["error"] = [str(text) or None for text in batch["error"]]
@@ -120,29 +123,15 @@ def measure(batch: Batch, *, thresholds: Thresholds, run_id: str, bundle: str) -
     return row.table(columns, run_id, bundle)
 
 
-def _measure_maps(maps: np.ndarray, where: Roi, thresholds: Thresholds) -> dict:
-    """Mask and measures of one eye from (M, 2, S, S) probabilities of its ROI."""
-    levels = {"disc_threshold": thresholds.disc, "cup_threshold": thresholds.cup}
-    cleaned = clean(maps.mean(axis=0), **levels)
-    ratios = [vcdr(clean(one, **levels).mask) for one in maps]
-    defined = [ratio for ratio in ratios if ratio is not None]
-    return asdict(measure_mask(_in_frame_pixels(cleaned.mask, where))) | {
-        "mask_png": None if NO_DISC in cleaned.flags else _png(cleaned.mask),
-        "vcdr_sd": float(np.std(defined)) if len(defined) > 1 else None,
-        "flags": list(cleaned.flags),
+def _columns_of(eye: Measured, model: RiskModel | None) -> dict:
+    risk = model.risk(eye.biomarkers.vcdr, eye.vcdr_sd) if model else None
+    return asdict(eye.biomarkers) | {
+        "mask_png": None if NO_DISC in eye.flags else _png(eye.mask),
+        "vcdr_sd": eye.vcdr_sd,
+        "flags": list(eye.flags),
+        "risk": risk,
+        "referable": model.referable(risk) if model else None,
     }
-
-
-def _in_frame_pixels(mask: np.ndarray, where: Roi) -> np.ndarray:
-    """A ROI mask in pixels of the original frame, for extents are measured there.
-
-    Of the frame only the ROI's own window is drawn. A ROI smaller than its raster stays as it is:
-    taking it back would lose what the maps resolve.
-    """
-    side = int(np.ceil(where.size)) + 1
-    if where.size <= mask.shape[0]:
-        return mask
-    return roi.restore(mask, Roi(where.x % 1, where.y % 1, where.size), side, side)
 
 
 def _png(mask: np.ndarray) -> bytes:

@@ -1,0 +1,51 @@
+"""From the maps of one ROI to what is measured there: the same in screening and in calibration."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fundus.anatomy.biomarkers import Biomarkers, measure, vcdr
+from fundus.anatomy.postprocess import clean
+from fundus.images import roi
+from fundus.images.roi import Roi
+from fundus.models.bundle import Thresholds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One eye; None where undefined."""
+
+    mask: np.ndarray
+    """(S, S) uint8 {0 background, 1 rim, 2 cup} in the ROI frame: of the mean over all maps."""
+    flags: tuple[str, ...]
+    """Remarks on the mask, as `postprocess.clean` makes them."""
+    biomarkers: Biomarkers
+    """Of that mask in pixels of the original frame."""
+    vcdr_sd: float | None
+    """Standard deviation of the vCDR over the single maps; None with fewer than two ratios."""
+
+
+def measure_maps(maps: np.ndarray, where: Roi, thresholds: Thresholds) -> Measured:
+    """Measure (M, 2, S, S) float probabilities in [0, 1], disc then cup, of the ROI `where`."""
+    levels = {"disc_threshold": thresholds.disc, "cup_threshold": thresholds.cup}
+    cleaned = clean(maps.mean(axis=0), **levels)
+    ratios = [vcdr(clean(one, **levels).mask) for one in maps]
+    defined = [ratio for ratio in ratios if ratio is not None]
+    return Measured(
+        mask=cleaned.mask,
+        flags=cleaned.flags,
+        biomarkers=measure(_in_frame_pixels(cleaned.mask, where)),
+        vcdr_sd=float(np.std(defined)) if len(defined) > 1 else None,
+    )
+
+
+def _in_frame_pixels(mask: np.ndarray, where: Roi) -> np.ndarray:
+    """A ROI mask in pixels of the original frame, for extents are measured there.
+
+    Of the frame only the ROI's own window is drawn. A ROI smaller than its raster stays as it is:
+    taking it back would lose what the maps resolve.
+    """
+    side = int(np.ceil(where.size)) + 1
+    if where.size <= mask.shape[0]:
+        return mask
+    return roi.restore(mask, Roi(where.x % 1, where.y % 1, where.size), side, side)
