@@ -77,3 +77,17 @@ def test_auc_is_taken_over_eyes_with_label_and_score():
     summary = scores.summarise_auc([True, False, None, True], [0.8, 0.4, 0.9, None])
     assert (summary.value, summary.count) == (1, 2)
     assert scores.summarise_auc([True, True], [0.8, 0.4]) == scores.Summary(None, None, None, 2)
+
+
+def test_brier_by_hand_and_over_eyes_with_label_and_risk():
+    summary = scores.summarise_brier([True, False, None, False], [0.8, 0.4, 0.9, None])
+    assert (summary.value, summary.count) == (pytest.approx((0.04 + 0.16) / 2), 2)
+    assert scores.summarise_brier([], []) == scores.Summary(None, None, None, 0)
+
+
+def test_a_share_of_all_is_not_certain():
+    """Wilson: 10 of 10 has the lower end 10 / (10 + 1.96^2)."""
+    summary = scores.summarise_share([True] * 10)
+    assert (summary.value, summary.high) == (1, 1)
+    assert summary.low == pytest.approx(10 / (10 + 1.96**2), abs=1e-4)
+    assert scores.summarise_share([]) == scores.Summary(None, None, None, 0)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 
 CONFIDENCE = 0.95
 
@@ -58,6 +58,15 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
+def brier(labels: np.ndarray, risks: np.ndarray) -> float | None:
+    """Mean squared difference of the risk and what was the case (Brier, Mon Weather Rev 1950;78:1).
+
+    labels: (N,) bool; risks: (N,) in [0, 1]. 0 is best; the share p of positives, given to every
+    eye, scores p (1 - p). None without eyes.
+    """
+    return float(np.mean((risks - np.asarray(labels, bool)) ** 2)) if len(labels) else None
+
+
 def interval(
     statistic: Callable[..., float | None],
     *columns: np.ndarray,
@@ -91,13 +100,34 @@ def summarise_mean(values: Sequence[float | None]) -> Summary:
 
 def summarise_auc(labels: Sequence[bool | None], scores: Sequence[float | None]) -> Summary:
     """AUC over the eyes that have both a label and a score, its interval and their count."""
+    return _summary(auc, *_both(labels, scores))
+
+
+def summarise_brier(labels: Sequence[bool | None], risks: Sequence[float | None]) -> Summary:
+    """Brier score over the eyes that have both a label and a risk, its interval, their count."""
+    return _summary(brier, *_both(labels, risks))
+
+
+def summarise_share(hits: Sequence[bool]) -> Summary:
+    """The share of hits, and Wilson's interval (J Am Stat Assoc 1927;22:209).
+
+    A bootstrap would call a share of 0 or 1 certain, however few the eyes.
+    """
+    if not len(hits):
+        return Summary(None, None, None, 0)
+    ends = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(CONFIDENCE, "wilson")
+    return Summary(float(np.mean(hits)), float(ends.low), float(ends.high), len(hits))
+
+
+def _both(
+    labels: Sequence[bool | None], scores: Sequence[float | None]
+) -> tuple[np.ndarray, np.ndarray]:
     pairs = [
         (label, score)
         for label, score in zip(labels, scores, strict=True)
         if label is not None and score is not None
     ]
-    return _summary(
-        auc,
+    return (
         np.array([label for label, _ in pairs], bool),
         np.array([score for _, score in pairs], float),
     )

@@ -1,0 +1,224 @@
+"""From a bundle's own measures of labelled pictures to a risk and a referral threshold.
+
+The measures are those of screening, end to end: the same detection, ROI, maps and arithmetic. What
+is fitted are two numbers, held in check by a prior; what is reported comes from cross-validation.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from scipy.optimize import minimize
+
+from fundus.anatomy import scores
+from fundus.anatomy.risk import RiskModel, log_odds, logistic, referral_threshold
+from fundus.anatomy.scores import Summary
+from fundus.datasets.samples import LabelledSet
+from fundus.images import roi
+from fundus.models.measuring import Measured, measure_maps
+from fundus.models.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+FOLDS = 10
+FEWEST = 10
+"""Eyes with and without glaucoma that a calibration wants: one of each for every fold."""
+PRIOR = 2.5
+"""Standard deviation, per deviation of vCDR, of the slope's normal prior (Gelman et al., Ann Appl
+Stat 2008;2:1360, as rstanarm has it): a few eyes that happen to separate do not make it endless."""
+EDGES = (0.0, 0.05, 0.2, 0.5, 1.0)
+"""Risks between which predicted and observed shares are compared."""
+
+
+class CalibrationError(ValueError):
+    """The set cannot calibrate this bundle; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """What is known of N eyes, columns of equal length."""
+
+    glaucoma: np.ndarray
+    """(N,) bool."""
+    vcdr: np.ndarray
+    """(N,) float, measured."""
+    vcdr_sd: np.ndarray
+    """(N,) float, its spread over the maps."""
+
+    def take(self, chosen: np.ndarray) -> "Eyes":
+        """The eyes at these indices, or where the (N,) bool is True."""
+        return Eyes(self.glaucoma[chosen], self.vcdr[chosen], self.vcdr_sd[chosen])
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The fitted part of a `RiskModel`, whose fields say what they are."""
+
+    intercept: float
+    slope: float
+    vcdr_mean: float
+    vcdr_deviation: float
+
+    def risks(self, eyes: Eyes) -> np.ndarray:
+        """(N,) float in [0, 1]."""
+        return logistic(log_odds(eyes.vcdr, eyes.vcdr_sd, *vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Eyes of similar risk."""
+
+    low: float
+    high: float
+    risk: float | None
+    """Their mean risk."""
+    glaucoma: Summary
+    """The share that has glaucoma, with Wilson's interval."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Each eye's risk and referral come from a model and a threshold that did not see the eye."""
+
+    unmeasured: int
+    """Labelled pictures without disc, cup or spread: they have no risk and count nowhere below."""
+    auc: Summary
+    auc_vcdr: Summary
+    """Of the bare vCDR, for comparison."""
+    brier: Summary
+    sensitivity: Summary
+    specificity: Summary
+    bins: tuple[Bin, ...]
+
+
+def calibrate(
+    labelled: LabelledSet,
+    predictor: Predictor,
+    *,
+    name: str,
+    specificity: float,
+    disc_crops: bool,
+) -> tuple[RiskModel, Report]:
+    """Measure the set's pictures with glaucoma labels, fit, and cross-validate.
+
+    The model comes with the report among its scores. CalibrationError where labels or vCDRs do not
+    suffice or a file cannot be read; BundleError where the bundle lacks a network.
+    """
+    eyes, unmeasured = measure_set(labelled, predictor, disc_crops=disc_crops)
+    positives = int(eyes.glaucoma.sum())
+    negatives = len(eyes.glaucoma) - positives
+    if min(positives, negatives) < FEWEST:
+        raise CalibrationError(
+            f"{labelled.name}: {positives} eyes with glaucoma and {negatives} without were"
+            f" measured; calibration wants {FEWEST} of each"
+        )
+    if np.ptp(eyes.vcdr) == 0:
+        raise CalibrationError(f"{labelled.name}: the bundle measures the same vCDR in every eye")
+    report = replace(cross_validate(eyes, specificity), unmeasured=unmeasured)
+    fitted = fit(eyes)
+    model = RiskModel(
+        **vars(fitted),
+        threshold=referral_threshold(fitted.risks(eyes.take(~eyes.glaucoma)), specificity),
+        specificity=specificity,
+        healthy=negatives,
+        glaucoma=positives,
+        set=name,
+        digest=labelled.digest(),
+        scores=json.loads(json.dumps(asdict(report))),
+    )
+    return model, report
+
+
+def measure_set(
+    labelled: LabelledSet, predictor: Predictor, *, disc_crops: bool
+) -> tuple[Eyes, int]:
+    """The labelled eyes that have a vCDR and its spread, and the count of those that have not."""
+    samples = [sample for sample in labelled.samples if sample.glaucoma is not None]
+    known = []
+    for number, sample in enumerate(samples, start=1):
+        try:
+            image = sample.read_image()
+        except (ValueError, OSError) as error:
+            raise CalibrationError(str(error)) from error
+        eye = measure_picture(image, predictor, disc_crops=disc_crops)
+        if eye and eye.biomarkers.vcdr is not None and eye.vcdr_sd is not None:
+            known.append((sample.glaucoma, eye.biomarkers.vcdr, eye.vcdr_sd))
+        if number % 50 == 0 or number == len(samples):
+            log.info("%s: %d of %d eyes", labelled.name, number, len(samples))
+    glaucoma, vcdr, vcdr_sd = np.array(known, float).reshape(-1, 3).T
+    return Eyes(glaucoma.astype(bool), vcdr, vcdr_sd), len(samples) - len(known)
+
+
+def measure_picture(
+    image: np.ndarray, predictor: Predictor, *, disc_crops: bool
+) -> Measured | None:
+    """What screening measures in one picture (HWC uint8 RGB); None where no disc is detected."""
+    where = roi.whole(*image.shape[:2]) if disc_crops else predictor.detect([image])[0].roi
+    if where is None:
+        return None
+    maps = predictor.segment(roi.crop(image, where, predictor.side)[None])[0]
+    return measure_maps(maps, where, predictor.thresholds)
+
+
+def fit(eyes: Eyes) -> Coefficients:
+    """The likeliest coefficients of `RiskModel`'s formula under the slope's `PRIOR`.
+
+    The intercept has none. Eyes of either class and vCDRs that differ are wanted.
+    """
+    mean, deviation = float(eyes.vcdr.mean()), float(eyes.vcdr.std())
+    signs = np.where(eyes.glaucoma, -1, 1)
+
+    def loss(given: np.ndarray) -> float:
+        intercept, standard_slope = given
+        odds = log_odds(
+            eyes.vcdr, eyes.vcdr_sd, intercept, standard_slope / deviation, mean, deviation
+        )
+        return float(np.logaddexp(0, signs * odds).sum() + (standard_slope / PRIOR) ** 2 / 2)
+
+    share = eyes.glaucoma.mean()
+    start = [np.log(share / (1 - share)), 1.0]
+    found = minimize(loss, start, method="L-BFGS-B", bounds=[(None, None), (0, None)])
+    intercept, standard_slope = map(float, found.x)
+    return Coefficients(intercept, standard_slope / deviation, mean, deviation)
+
+
+def cross_validate(eyes: Eyes, specificity: float) -> Report:
+    """Ten folds, glaucoma spread evenly over them: fit on nine, judge the tenth."""
+    risks = np.zeros(len(eyes.glaucoma))
+    referred = np.zeros(len(eyes.glaucoma), bool)
+    for held in folds(eyes.glaucoma):
+        seen, unseen = eyes.take(~held), eyes.take(held)
+        fitted = fit(seen)
+        threshold = referral_threshold(fitted.risks(seen.take(~seen.glaucoma)), specificity)
+        risks[held] = fitted.risks(unseen)
+        referred[held] = risks[held] >= threshold
+    labels = eyes.glaucoma.tolist()
+    return Report(
+        unmeasured=0,
+        auc=scores.summarise_auc(labels, risks.tolist()),
+        auc_vcdr=scores.summarise_auc(labels, eyes.vcdr.tolist()),
+        brier=scores.summarise_brier(labels, risks.tolist()),
+        sensitivity=scores.summarise_share(referred[eyes.glaucoma].tolist()),
+        specificity=scores.summarise_share((~referred[~eyes.glaucoma]).tolist()),
+        bins=tuple(_bins(risks, eyes.glaucoma)),
+    )
+
+
+def folds(glaucoma: np.ndarray, seed: int = 0) -> Iterator[np.ndarray]:
+    """(N,) bool masks of the eyes held back in turn, each eye once; either class is dealt out."""
+    fold = np.zeros(len(glaucoma), int)
+    generator = np.random.default_rng(seed)
+    for members in (np.flatnonzero(glaucoma), np.flatnonzero(~glaucoma)):
+        fold[generator.permutation(members)] = np.arange(len(members)) % FOLDS
+    return (fold == number for number in range(FOLDS))
+
+
+def _bins(risks: np.ndarray, glaucoma: np.ndarray) -> Iterator[Bin]:
+    places = np.digitize(risks, EDGES[1:-1])
+    for number, (low, high) in enumerate(pairwise(EDGES)):
+        inside = places == number
+        mean = float(risks[inside].mean()) if inside.any() else None
+        yield Bin(low, high, mean, scores.summarise_share(glaucoma[inside].tolist()))

@@ -1,0 +1,122 @@
+#!/usr/bin/env python
+"""Calibrate a bundle's risk and referral threshold on pictures with glaucoma labels.
+
+    python jobs/calibrate.py --bundle runs/mine --set "refuge:data/REFUGE?split=train"
+    python jobs/calibrate.py --bundle runs/mine --set "rim-one-dl:data/RIM-ONE-DL" --roi --specificity 0.9
+
+Do it last: another network in the bundle, trained or adapted, drops the calibration. Exit codes: 0
+the bundle carries its risk model, 2 bad configuration: the bundle stays as it is.
+"""  # noqa: E501
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fundus.anatomy.risk import RiskModel
+from fundus.anatomy.scores import Summary
+from fundus.datasets.public import open_set
+from fundus.models import bundle as bundles
+from fundus.models.bundle import Bundle
+from fundus.models.predictor import Predictor
+from fundus.training import calibration
+from fundus.training.calibration import Report
+
+
+@dataclass(frozen=True)
+class Config:
+    bundle: Path
+    """The bundle to calibrate; its risk model, if any, is replaced."""
+    set: str
+    """The labelled set, `layout:path?key=value`."""
+    specificity: float
+    """Share of the healthy eyes that shall not be referred."""
+    roi: bool
+    """The pictures are disc crops already; detection is left out."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.specificity < 1:
+            raise ValueError(f"--specificity {self.specificity}: give a share between 0 and 1")
+
+
+def run(config: Config) -> tuple[Bundle, Report]:
+    """Calibrate the bundle in its folder; the calibrated bundle and what cross-validation says.
+
+    ValueError or OSError, in one sentence, when something given cannot be used.
+    """
+    bundle = bundles.load(config.bundle)
+    labelled = open_set(config.set)
+    name = ", ".join(sorted({sample.set for sample in labelled.samples}))
+    model, report = calibration.calibrate(
+        labelled,
+        Predictor(bundle),
+        name=name,
+        specificity=config.specificity,
+        disc_crops=config.roi,
+    )
+    calibrated = replace(bundle, risk=model)
+    bundles.save(calibrated, config.bundle)
+    return calibrated, report
+
+
+def readable(model: RiskModel, report: Report) -> str:
+    """The report as lines for people."""
+    lines = [
+        f"{model.set}: {model.healthy} healthy eyes and {model.glaucoma} with glaucoma;"
+        f" {report.unmeasured} without a risk left out",
+        f"by cross-validation, {calibration.FOLDS} folds, with 95 % intervals:",
+        f"  AUC {_cell(report.auc)}, of the bare vCDR {_cell(report.auc_vcdr)}",
+        f"  Brier score {_cell(report.brier)}",
+        f"  referred at specificity {model.specificity}: sensitivity {_cell(report.sensitivity)},"
+        f" specificity {_cell(report.specificity)}",
+    ]
+    for each in report.bins:
+        if each.risk is not None:
+            lines.append(
+                f"  risk {each.low} to {each.high}: mean {each.risk:.3f},"
+                f" glaucoma {_cell(each.glaucoma)} of {each.glaucoma.count} eyes"
+            )
+    return "\n".join([*lines, f"referral threshold: risk {model.threshold:.4f}"])
+
+
+def _cell(summary: Summary) -> str:
+    ends = (summary.value, summary.low, summary.high)
+    value, low, high = ("-" if end is None else f"{end:.3f}" for end in ends)
+    return f"{value} [{low}, {high}]"
+
+
+def parse(arguments: Sequence[str] | None = None) -> Config:
+    """Command line to a checked configuration."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog=(__doc__ or "").split("\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", required=True, type=Path)
+    parser.add_argument("--set", required=True, metavar="SPEC", help="layout:path?key=value")
+    parser.add_argument("--specificity", type=float, default=0.95, help="default: 0.95")
+    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
+    return Config(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, calibrate, say what came out."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        config = parse(arguments)
+        bundle, report = run(config)
+    except (ValueError, OSError) as error:
+        print(f"calibrate: {error}", file=sys.stderr)
+        return 2
+    assert bundle.risk
+    print(readable(bundle.risk, report))
+    for role, how in bundle.met(bundle.risk.digest).items():
+        print(f"note: {role} met this set in training, as {how}: elsewhere eyes are measured worse")
+    print(f"calibrated: bundle {bundle.digest[:12]} in {config.bundle}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

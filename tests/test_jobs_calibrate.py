@@ -1,0 +1,80 @@
+"""jobs/calibrate.py from the command line's words to a bundle that carries its risk."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_models_bundle import tiny_bundle
+
+from fundus.models import bundle as bundles
+from jobs import calibrate
+
+SIDE = 64
+
+
+class Reader:
+    """In the place of the predictor: a picture's grey levels are its disc and its cup."""
+
+    side = SIDE
+
+    def __init__(self, bundle):
+        self.thresholds = bundle.thresholds
+
+    def segment(self, crops):
+        maps = np.stack([crops[..., 0] > 50, crops[..., 0] > 150], axis=1).astype(np.float32)
+        return maps[:, None].repeat(8, axis=1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "Predictor", Reader)
+    bundles.save(tiny_bundle(), tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def eyes(tmp_path):
+    """A manifest of 41 disc crops: cups of 10 to 30 rows of 40, ill from 21, and one without."""
+    distance = np.hypot(*(np.mgrid[:SIDE, :SIDE] + 0.5 - SIDE / 2))
+    lines = ["image,id,glaucoma,set"]
+    for number in range(41):
+        cup = (10 + number // 2) / 2 if number < 40 else 0
+        picture = 100 * (distance < 20).astype(np.uint8) + 100 * (distance < cup)
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{number},{int(number >= 22)},drawn")
+    (tmp_path / "eyes.csv").write_text("\n".join(lines))
+    return f"manifest:{tmp_path / 'eyes.csv'}"
+
+
+def test_a_bundle_is_calibrated_in_its_folder(folder, eyes, capsys):
+    words = ["--bundle", str(folder), "--set", eyes, "--specificity", "0.8", "--roi"]
+    assert calibrate.main(words) == 0
+    calibrated = bundles.load(folder)
+    model = calibrated.risk
+    assert (model.healthy, model.glaucoma, model.set) == (22, 18, "drawn")
+    assert model.scores["unmeasured"] == 1 and model.specificity == 0.8
+    risks = [model.risk(rows / 40, 0.0) for rows in (12, 28)]
+    assert risks[0] < model.threshold < risks[1]
+    printed = capsys.readouterr().out
+    assert "drawn: 22 healthy eyes and 18 with glaucoma; 1 without a risk" in printed
+    assert f"referral threshold: risk {model.threshold:.4f}" in printed
+    assert f"calibrated: bundle {calibrated.digest[:12]}" in printed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"--specificity": "1.2"}, "--specificity 1.2"),
+        ({"--bundle": "nowhere"}, "nowhere is no bundle"),
+        ({"--set": "atlas:nowhere"}, "layouts"),
+        ({"--set": "{eyes}?glaucoma=0"}, "0 eyes with glaucoma and 22 without"),
+    ],
+)
+def test_what_cannot_calibrate_is_one_sentence_and_touches_nothing(
+    folder, eyes, capsys, wrong, sentence
+):
+    before = (folder / "bundle.json").read_bytes()
+    given = {"--bundle": str(folder), "--set": eyes} | wrong
+    words = [word.replace("{eyes}", eyes) for pair in given.items() for word in pair]
+    assert calibrate.main([*words, "--roi"]) == 2
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+    assert (folder / "bundle.json").read_bytes() == before
