@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fundus.models.bundle import ADAPTED
 from fundus.training import session
-from fundus.training.recipes import BOOKS, changed
+from fundus.training.recipes import BOOKS, METHODS, changed
 from fundus.training.runs import AdaptConfig, adapt
 
 REFUSED = 4
@@ -35,10 +35,12 @@ def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
     parser.add_argument("--to", type=Path, help="folder of the adapted bundle; default: --bundle")
     parser.add_argument("--roi", action="store_true", help="target pictures are disc crops")
     parser.add_argument("--recipe", choices=BOOKS, default="quick")
+    parser.add_argument("--method", choices=METHODS, help="instead of the recipe's")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
     session.add_arguments(parser)
     given = parser.parse_args(arguments)
-    book = changed(BOOKS[given.recipe](), ADAPTED, given.change)
+    method = [f"method={given.method}"] if given.method else []
+    book = changed(BOOKS[given.recipe](), ADAPTED, method + given.change)
     return AdaptConfig(
         bundle=given.bundle,
         sources=tuple(given.source),

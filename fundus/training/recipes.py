@@ -185,10 +185,11 @@ def quick() -> RecipeBook:
         ),
         adaptation=AdaptationRecipe(
             "quick",
+            method="self-training",
             batch=16,
             learning_rate=2e-4,
             augmentation="moderate",
-            sampling="as-target",
+            sampling="balanced",
             target_look=0.5,
             target_batch_norm=0.5,
             cup_warp=0.4,
