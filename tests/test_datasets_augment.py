@@ -68,3 +68,15 @@ def test_salt_and_pepper_sets_its_share_of_pixels() -> None:
     share = (noisy[0] != 128).float().mean().item()
     assert share == pytest.approx(0.02, rel=0.2)
     assert {0, 255} <= set(noisy.unique().tolist())
+
+
+def test_a_border_takes_a_colour_and_the_field_keeps_its_own() -> None:
+    torch.manual_seed(0)
+    picture, mask = disc_picture()
+    field = picture.amax(0) > 0
+    drawn = [augment.Border(0.5)(Image(picture), Mask(mask)) for _ in range(40)]
+    borders = [changed[:, ~field] for changed, _ in drawn]
+    assert all(torch.equal(changed[:, field], picture[:, field]) for changed, _ in drawn)
+    assert all((border == border[:, :1]).all() for border in borders)
+    assert 10 <= sum(bool(border.any()) for border in borders) <= 30
+    assert any((border == 255).all() for border in borders)

@@ -87,15 +87,38 @@ class Erase(OnPicture):
         return self.erasing(inpt)
 
 
+class Border(OnPicture):
+    """Now and then another border than black around the field of view: white, or any colour."""
+
+    def __init__(self, probability: float = 0.1) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """A colour, (3,) uint8; None leaves the border as it is."""
+        if torch.rand(()) >= self.probability:
+            return {"colour": None}
+        white = torch.rand(()) < 0.5
+        return {"colour": torch.full((3,), 255) if white else torch.randint(256, (3,))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Fill what is black in a (3, S, S) uint8 picture (no channel reaches 10)."""
+        if params["colour"] is None:
+            return inpt
+        colour = params["colour"].to(torch.uint8)[:, None, None]
+        return Image(torch.where(inpt.amax(0) < 10, colour, inpt.as_subclass(Tensor)))
+
+
 def paper(*, scale: tuple[float, float] = (0.5, 1.5)) -> v2.Transform:
     """All eight kinds at the released code's strengths."""
     return v2.Compose([_geometry(scale=scale), Light(), SaltAndPepper(), Erase()])
 
 
 def strong(*, scale: tuple[float, float] = (0.7, 1.4)) -> v2.Transform:
-    """The paper's kinds and what separates cameras: colour, contrast, sharpness."""
+    """The paper's kinds and what separates cameras: border, colour, contrast, sharpness."""
     return v2.Compose(
         [
+            Border(),
             _geometry(scale=scale),
             _PictureOnly(v2.ColorJitter(0.35, 0.35, 0.35, 0.06)),
             Light(),

@@ -107,8 +107,8 @@ def widefield(picture: Tensor, disc: Tensor) -> Tensor:
 
 
 def dark(picture: Tensor, disc: Tensor) -> Tensor:
-    """As good as unexposed: at most 6 % of the light, and a sensor's noise."""
-    return picture * _between(0, 0.06) + torch.randn_like(picture) * _between(0, 0.015)
+    """As good as unexposed: at most 8 % of the light, and a sensor's noise."""
+    return picture * _between(0, 0.08) + torch.randn_like(picture) * _between(0, 0.015)
 
 
 def blurred(picture: Tensor, disc: Tensor) -> Tensor:
