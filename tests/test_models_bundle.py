@@ -43,6 +43,18 @@ def test_a_bundle_comes_back_as_it_was_saved(folder: Path) -> None:
         assert torch.equal(network(picture), again(picture))
 
 
+def test_confidence_is_kept_and_a_bundle_without_it_keeps_its_digest(tmp_path: Path) -> None:
+    plain = tiny_bundle()
+    calibrated = replace(plain, thresholds=replace(plain.thresholds, confidence=(0.9, -3.1)))
+    for name, bundle in {"plain": plain, "calibrated": calibrated}.items():
+        bundles.save(bundle, tmp_path / name)
+        assert bundles.load(tmp_path / name).thresholds == bundle.thresholds
+        assert bundles.load(tmp_path / name).digest == bundle.digest
+    written = json.loads((tmp_path / "plain" / "bundle.json").read_text())
+    assert written["thresholds"] == {"disc_found": 0.5, "disc": 0.5, "cup": 0.5}
+    assert calibrated.digest != plain.digest
+
+
 def test_one_altered_byte_of_weights_is_refused(folder: Path) -> None:
     weights = folder / "source_only.safetensors"
     content = bytearray(weights.read_bytes())

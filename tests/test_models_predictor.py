@@ -1,5 +1,7 @@
 """Detection in frame pixels, and maps that come back from all eight turns."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -60,6 +62,18 @@ def test_no_disc_is_said_and_not_guessed() -> None:
     assert found.confidence == pytest.approx(0.2, abs=0.01)
     black = np.zeros((80, 100, 3), np.uint8)
     assert Predictor(tiny_bundle(), device="cpu").detect([black])[0].roi is None
+
+
+def test_the_bundle_s_calibration_decides_whether_a_disc_is_found() -> None:
+    frame = np.full((80, 100, 3), 120, np.uint8)
+    found = {}
+    for name, curve in {"sure": (0.0, 3.0), "never": (0.0, -3.0)}.items():
+        bundle = tiny_bundle()
+        bundle = replace(bundle, thresholds=replace(bundle.thresholds, confidence=curve))
+        (found[name],) = Predictor(bundle, device="cpu").detect([frame])
+    assert found["sure"].confidence == pytest.approx(1 / (1 + np.exp(-3)))
+    assert found["never"].confidence == pytest.approx(1 / (1 + np.exp(3)))
+    assert found["sure"].roi is not None and found["never"].roi is None
 
 
 def test_a_bundle_without_the_network_says_so() -> None:
