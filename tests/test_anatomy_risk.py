@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundus.anatomy.risk import RiskModel, logistic, referral_threshold
@@ -33,6 +33,7 @@ def test_a_spread_as_wide_as_the_population_halves_the_trust():
 ratios, spreads = st.floats(0.01, 1), st.floats(0, 2)
 
 
+@settings(deadline=None)
 @given(st.tuples(ratios, ratios), spreads, st.floats(0, 100), st.floats(-10, 10))
 def test_a_larger_vcdr_never_has_a_smaller_risk(pair, spread, slope, intercept):
     some = model(slope=slope, intercept=intercept)
@@ -40,6 +41,7 @@ def test_a_larger_vcdr_never_has_a_smaller_risk(pair, spread, slope, intercept):
     assert 0 <= low <= high <= 1
 
 
+@settings(deadline=None)
 @given(st.tuples(ratios, ratios), st.tuples(spreads, spreads))
 def test_the_wider_the_spread_the_less_two_vcdrs_differ(vcdrs, pair):
     low, high = sorted(vcdrs)
@@ -72,6 +74,7 @@ def test_a_model_that_cannot_be_is_refused(wrong):
         model(**wrong)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1, width=16), min_size=1), st.floats(0.01, 0.99))
 def test_the_threshold_is_the_least_that_spares_the_stated_share(risks, specificity):
     healthy = np.array(risks)
