@@ -161,13 +161,13 @@ def paper() -> RecipeBook:
 
 
 def quick() -> RecipeBook:
-    """For one CPU core and five minutes each: small inputs, slim networks."""
+    """For one CPU core and five to ten minutes each: small inputs, slim networks."""
     return RecipeBook(
         detector=Recipe(
             "quick",
             DeepLabConfig(outputs=1, aspp_channels=64),
             side=192,
-            epochs=16,
+            epochs=24,
             batch=16,
             augmentation="strong",
             without_disc=0.3,
