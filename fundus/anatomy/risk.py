@@ -30,9 +30,9 @@ class RiskModel:
     never negative, so a larger vCDR never has a smaller risk.
     """
 
-    # The maps share errors, so s is less than the error against experts (.029 and .063, root mean
-    # squares on REFUGE). Yet 2 s in the place of s cost Brier .003 there, cross-validated, and s
-    # nothing; rims and area, in the place of vCDR, ranked no better (AUC .973 to .985, vCDR .983).
+    # The maps share errors, so s is less than the error against experts (root mean squares .030 and
+    # .064 on REFUGE). Yet there, cross-validated, the Brier score is .025 without s, .025 with it and
+    # .027 with 2 s. Rims and area in the place of vCDR rank no better: AUC .973 to .984, vCDR .985.
 
     intercept: float
     """Log-odds of glaucoma at the mean vCDR."""
