@@ -31,7 +31,7 @@ class RiskModel:
     """
 
     # The maps share errors, so s is less than the error against experts (root mean squares .030 and
-    # .064 on REFUGE). Yet there, cross-validated, the Brier score is .025 without s, .025 with it and
+    # .064 on REFUGE). Yet there the cross-validated Brier score is .025 without s, .025 with it and
     # .027 with 2 s. Rims and area in the place of vCDR rank no better: AUC .973 to .984, vCDR .985.
 
     intercept: float
