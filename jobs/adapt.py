@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("or adapt anew with more pictures of the target, or another --change")
         return REFUSED
     print(f"published: bundle {result.bundle.digest[:12]} in {config.to}, curves beside it")
+    print("its risk is to be set anew: jobs/calibrate.py")
     return 0
 
 
