@@ -73,12 +73,15 @@ def command(folder: Path, epochs: int) -> list[str]:
 
 
 @pytest.fixture
-def first_checkpoint(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A training of 40 epochs in its own process, running, with a checkpoint behind it."""
+def under_way(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A training of 40 epochs in its own process, running, with two checkpoints written.
+
+    Two, for Ray knows of a checkpoint a moment after its file is there: the last may be lost.
+    """
     with (tmp_path / "first.log").open("wb") as out:
         running = subprocess.Popen(command(tmp_path, 40), cwd=tmp_path, stdout=out, stderr=out)
         deadline = time.monotonic() + 180
-        while not list(tmp_path.glob("runs/*/checkpoint_*/state.pt")):
+        while len(list(tmp_path.glob("runs/*/checkpoint_*/state.pt"))) < 2:
             log = (tmp_path / "first.log").read_text()
             assert running.poll() is None and time.monotonic() < deadline, log
             time.sleep(0.05)
@@ -89,11 +92,11 @@ def first_checkpoint(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.slow
 def test_kill_9_of_a_training_and_the_same_command_again(
-    first_checkpoint: subprocess.Popen[bytes], tmp_path: Path
+    under_way: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """SIGKILL to everything after the first checkpoint: the second run does only what is left."""
-    _kill(_tree(first_checkpoint.pid))
-    first_checkpoint.wait()
+    """SIGKILL to everything: the second run does only what is left."""
+    _kill(_tree(under_way.pid))
+    under_way.wait()
     assert not (tmp_path / "bundle" / "bundle.json").exists(), "killed too late to show anything"
     second = subprocess.run(
         command(tmp_path, 40), cwd=tmp_path, capture_output=True, text=True, check=False
@@ -111,13 +114,13 @@ def test_kill_9_of_a_training_and_the_same_command_again(
 
 @pytest.mark.slow
 def test_the_death_of_a_worker_costs_at_most_the_epoch_in_progress(
-    first_checkpoint: subprocess.Popen[bytes], tmp_path: Path
+    under_way: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    workers = [pid for pid, name in _tree(first_checkpoint.pid).items() if "RayTrainWorker" in name]
+    workers = [pid for pid, name in _tree(under_way.pid).items() if "RayTrainWorker" in name]
     assert len(workers) == 1
     os.kill(workers[0], signal.SIGKILL)
     log = tmp_path / "first.log"
-    assert first_checkpoint.wait(timeout=180) == 0, log.read_text()
+    assert under_way.wait(timeout=180) == 0, log.read_text()
     done = [int(n) for n in re.findall(r"epoch (\d+)/40 ", log.read_text())]
     assert set(done) == set(range(1, 41))
     assert len(done) <= 42, f"epochs were done twice: {done}"
