@@ -13,6 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "PPM", "WEBP", "GIF", "JPEG2000")
 """Pillow's readers that may see the bytes. Others run programs (EPS) or are no photographs."""
 
+MAX_PIXELS = 120_000_000
+"""Of one object, all its frames together."""
+
 # What Pillow's readers raise on broken bytes; beyond OSError and SyntaxError (its documented ones)
 # by its source and by fuzzing. Nothing but Pillow's own calls stands under this net.
 BROKEN = (
@@ -64,7 +67,8 @@ class Refused(Exception):
     """The bytes give no pixels.
 
     status: decode_failed (a broken picture), unsupported (no picture, or of a kind that is not
-    read) or too_large. reason: one sentence, what varies from file to file in parentheses.
+    read) or too_large; from the sandbox also timed_out and crashed. reason: one sentence, what
+    varies from file to file in parentheses; it never quotes the file.
     """
 
     def __init__(self, status: str, reason: str) -> None:
@@ -73,7 +77,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-def decode(data: bytes, *, max_pixels: int = 120_000_000) -> np.ndarray:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The first picture in `data` as HWC uint8 RGB, upright (EXIF orientation applied).
 
     JPEG, PNG, TIFF, BMP, PPM, WebP, GIF, JPEG 2000, told by content. 16-bit values give their high

@@ -5,11 +5,11 @@ import pytest
 
 from fundus.anatomy.risk import logistic
 from fundus.datasets.synthetic import clinic, draw, hospital
+from fundus.evaluation import calibration
+from fundus.evaluation.calibration import Eyes, cross_validate, fit, folds
 from fundus.models import bundle as bundles
 from fundus.models.predictor import Predictor
 from fundus.screening import row, stages
-from fundus.training import calibration
-from fundus.training.calibration import Eyes, cross_validate, fit, folds
 
 
 def drawn_eyes(count, slope, seed=0, spread=0.0):
