@@ -3,6 +3,7 @@
 import codecs
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -97,6 +98,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             )
         try:
             image.load()
+        except MemoryError as error:
+            raise Refused("too_large", f"not enough memory ({width} x {height})") from error
         except BROKEN as error:
             raise Refused("decode_failed", f"broken {image.format}: {_say(error)}") from error
         _turn_upright(image)
@@ -179,6 +182,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
             black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
             return np.asarray(Image.alpha_composite(black, rgba).convert("RGB"))
         return np.array(image.convert("RGB"))
+    except MemoryError as error:
+        raise Refused("too_large", "not enough memory ({} x {})".format(*image.size)) from error
     except BROKEN as error:
         raise Refused("unsupported", f"{image.mode} pixels: {_say(error)}") from error
 
@@ -194,4 +199,5 @@ def _grey_to_rgb(grey: np.ndarray, image: Image.Image) -> np.ndarray:
 
 
 def _say(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """What a reader says, without what it quotes of the file: that may be a patient's name."""
+    return re.sub(r"""(['"]).*?\1""", "...", str(error)) or type(error).__name__
