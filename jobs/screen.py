@@ -14,7 +14,7 @@ the environment variable FUNDUS_PSEUDONYM_KEY.
 
 Exit codes: 0 every object has its row, failed pictures included; 2 bad configuration; 3 done, but
 more failures than --max-failure-rate; 5 another run holds the results.
-"""  # noqa: E501
+"""
 
 import argparse
 import sys

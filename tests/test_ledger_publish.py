@@ -1,5 +1,6 @@
 """From staged rows to current ones, whatever order, doubles and deaths came between."""
 
+import random
 from pathlib import Path
 
 import duckdb
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.bytes_read import MEASURES, bytes_read
 from fundus.ledger import current as pointer
 from fundus.ledger import publish, row, runs
 from fundus.ledger.claim import Claim, ClaimHeld, claimed
@@ -28,10 +30,18 @@ def ids(*objects: tuple[str, str]) -> pa.Table:
     return pa.table({"uri": pa.array(uris, pa.string()), "etag": pa.array(etags, pa.string())})
 
 
-def stage(place: Place, run: Run, name: str, *pictures: tuple[str, str, int, int], **columns: list) -> None:
+def stage(
+    place: Place, run: Run, name: str, *pictures: tuple[str, str, int, int], **columns: list
+) -> None:
     """Write one staged file of (uri, etag, frame, frames) rows."""
     uri, etag, frame, frames = (list(column) for column in zip(*pictures, strict=True))
-    given = {"uri": uri, "etag": etag, "frame": frame, "frames": frames, "status": ["ok"] * len(uri)}
+    given = {
+        "uri": uri,
+        "etag": etag,
+        "frame": frame,
+        "frames": frames,
+        "status": ["ok"] * len(uri),
+    }
     rows = row.table(given | columns, run.run_id, run.bundle, run.settings)
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
@@ -74,7 +84,9 @@ def test_rows_are_sorted_and_each_picture_comes_once(
     with claimed(place) as claim:
         current = finish(place, run, ids(("a", "1"), ("b", "1"), ("c", "1")), claim)
     assert [(f.first, f.last, f.rows) for f in current.files] == [
-        ("a", "a", 2), ("b", "b", 1), ("c", "c", 1),
+        ("a", "a", 2),
+        ("b", "b", 1),
+        ("c", "c", 1),
     ]
     assert current_rows(place) == [("a", "1", A)] * 2 + [("b", "1", A), ("c", "1", A)]
 
@@ -106,7 +118,9 @@ def test_what_is_done_is_left_out_by_content_bundle_and_settings(place: Place) -
     def left(bundle: str, how: str = "frames", *, retry: bool = False) -> list[tuple[str, ...]]:
         current, _ = pointer.read(place)
         done = runs.answered(place, current, Run("", bundle, how), retry=retry)
-        return [tuple(o.values()) for t in runs.left(listed.to_batches(), done) for o in t.to_pylist()]
+        return [
+            tuple(o.values()) for t in runs.left(listed.to_batches(), done) for o in t.to_pylist()
+        ]
 
     assert left(A) == [("a", "2"), ("d", "1")]
     assert left(A, retry=True) == [("b", "1"), ("a", "2"), ("d", "1")]
@@ -146,9 +160,8 @@ def test_a_run_that_lost_its_claim_publishes_nothing(place: Place) -> None:
     stage(place, run, "1", ("a", "1", 1, 1))
     slow = Claim(place)
     slow.acquire()
-    with claimed(place, take_over=True):
-        with pytest.raises(ClaimHeld):
-            finish(place, run, ids(("a", "1")), slow)
+    with claimed(place, take_over=True), pytest.raises(ClaimHeld):
+        finish(place, run, ids(("a", "1")), slow)
     assert pointer.read(place)[0].files == ()
 
 
@@ -163,7 +176,9 @@ def test_the_pointer_is_swapped_by_one_of_two(place: Place) -> None:
 
 
 NIGHT = st.lists(
-    st.tuples(st.sampled_from("abcdef"), st.sampled_from("12")), max_size=6, unique_by=lambda o: o[0]
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from("12")),
+    max_size=6,
+    unique_by=lambda o: o[0],
 )
 
 
@@ -179,8 +194,25 @@ def test_whatever_the_nights_the_newest_row_of_each_object_is_current(
         run = Run("", bundle, "frames")
         done = runs.answered(place, current, run)
         listed = ids(*objects)
-        todo = [tuple(o.values()) for t in runs.left(listed.to_batches(), done) for o in t.to_pylist()]
+        todo = [
+            tuple(o.values()) for t in runs.left(listed.to_batches(), done) for o in t.to_pylist()
+        ]
         if todo:
             screened(place, bundle, *todo)
         newest |= {uri: (uri, etag, bundle) for uri, etag in objects}
         assert current_rows(place) == sorted(newest.values())
+
+
+def test_who_asks_for_measures_alone_does_not_read_the_masks(place: Place) -> None:
+    draw = random.Random(0)
+    objects = [(f"{number:05}", "1") for number in range(3000)]
+    masks = [draw.randbytes(1000) for _ in objects]
+    screened(place, A, *objects, mask_png=masks, vcdr=[draw.random() for _ in objects])
+    filesystem, root = place.arrow()
+    [file] = pointer.read(place)[0].files
+
+    def read(columns: list[str] | None) -> int:
+        with filesystem.open_input_file(f"{root}/{file.path}") as opened:
+            return bytes_read(opened, columns)
+
+    assert read(None) > 3_000_000 > 20 * read(MEASURES)
