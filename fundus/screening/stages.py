@@ -6,6 +6,7 @@ blank picture. On the way nothing is null (undefined is NaN, "" or 0); `measure`
 
 import hashlib
 import io
+from collections import Counter
 from dataclasses import asdict, dataclass
 
 import cv2
@@ -181,7 +182,8 @@ class Measure:
             columns[name] = [None if np.isnan(value) else float(value) for value in batch[name]]
         for name in sorted({name for one in measured for name in one}):
             columns[name] = [one.get(name) for one in measured]
-        metrics.count_rows(batch["status"].tolist())
+        for status, number in Counter(columns["status"]).items():
+            metrics.count_rows(status, number)
         rows = row.table(columns, self.run.run_id, self.run.bundle, self.run.settings)
         if self.keep_header:
             rows = rows.append_column("header", pa.array(batch["header"].tolist(), pa.binary()))
