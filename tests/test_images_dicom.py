@@ -245,5 +245,5 @@ def test_a_file_without_preamble_is_read():
     for implicit in (True, False):
         stream = io.BytesIO()
         pydicom.dcmwrite(stream, bare, implicit_vr=implicit, little_endian=True)
-        assert stream.getvalue().startswith(b"\x08\0\x16\0")
+        assert stream.getvalue().startswith(b"\x08\0\x05\0")
         assert (pictures(stream.getvalue())[0].pixels == SMOOTH).all()
