@@ -6,6 +6,7 @@ import math
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -24,7 +25,7 @@ from fundus.ledger.inventory import Inventory
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Bundle
 from fundus.screening import dicom, report, stages
-from fundus.screening.placement import Placement, placement
+from fundus.screening.placement import placement, reachable, tune
 from fundus.screening.settings import Screening
 from fundus.storage.listing import walk
 from fundus.storage.places import Place, open_place
@@ -77,10 +78,11 @@ def _screen(
     known = runs.answered(place, current, run, retry=config.retry_failed)
     wanted = _table(runs.left(listed.batches(), known))
     before = runs.staged(place, run)
-    todo = _table(runs.left(wanted.to_batches(), runs.whole(before.ids)))
+    # Sorted, so that rows which will lie in one file are staged together.
+    todo = _table(runs.left(wanted.to_batches(), runs.whole(before.ids))).sort_by("uri")
     say(f"{todo.num_rows} to screen, {wanted.num_rows - todo.num_rows} staged by an earlier try")
     if todo.num_rows:
-        _quiet()
+        _prepare()
         _follow(_rows(config, bundle, run, todo), todo.num_rows, say)
     found = runs.staged(place, run)
     publish.reconcile(wanted, found)
@@ -122,54 +124,52 @@ def list_archive(config: Screening, scratch: Path) -> Inventory:
 
 
 def _rows(config: Screening, bundle: Bundle, run: Run, todo: pa.Table) -> Dataset:
-    """The chain: object -> pictures -> graded -> disc -> crop -> maps -> measures -> file."""
-    where: Placement = placement(ray.cluster_resources())
+    """The chain: object -> pictures -> disc -> crop -> maps -> measures -> file."""
     shared = ray.put(bundle)
-    share = min(ROWS_A_TASK, math.ceil(todo.num_rows / (2 * where.readers)))
+    cpus = max(1, int(reachable()["CPU"]))
+    share = min(ROWS_A_TASK, math.ceil(todo.num_rows / (2 * cpus)))
     share = max(share, math.ceil(todo.num_rows / MOST_TASKS))
     # Slices of the driver's table: read_parquet and a repartition cost 6 s more, measured.
     slices = [todo.slice(start, share) for start in range(0, todo.num_rows, share)]
     objects = ray.data.from_arrow(slices)
+    where = placement(reachable(), len(slices))
     pictures = objects.map_batches(
         stages.Read,
-        fn_constructor_args=(pseudonyms.key(), bool(config.dicom_out)),
+        fn_constructor_args=(config, pseudonyms.key()),
         batch_size=FRAMES_A_BATCH,
-        **where.read,
+        **where.decode.kwargs(),
     )
-    graded = pictures.map_batches(
-        stages.Grade(config.gradability, config.crops), batch_size=FRAMES_A_BATCH, **where.light
-    )
-    located = graded.map_batches(
+    located = pictures.map_batches(
         stages.Locate,
         fn_constructor_args=(shared, config.crops),
         batch_size=FRAMES_A_BATCH,
-        **where.locate,
+        **where.locate.kwargs(),
     )
     crops = located.map_batches(
         partial(stages.crop, side=bundle.preprocessing.roi_side),
         batch_size=FRAMES_A_BATCH,
-        **where.light,
+        **where.crop.kwargs(),
     )
     maps = crops.map_batches(
         stages.Segment,
         fn_constructor_args=(shared,),
         batch_size=CROPS_A_BATCH,
-        **where.segment,
+        **where.segment.kwargs(),
     )
     measured = maps.map_batches(
         stages.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out)),
         batch_size=CROPS_A_BATCH,
-        **where.light,
+        **where.measure.kwargs(),
     )
     if config.dicom_out:
         measured = measured.map_batches(
-            dicom.WriteObjects(config.dicom_out, run), batch_format="pyarrow", **where.light
+            dicom.WriteObjects(config.dicom_out, run), batch_format="pyarrow", **where.crop.kwargs()
         )
     return measured.map_batches(
         stages.Write(config.results, run),
         batch_size=ROWS_A_FILE,
         batch_format="pyarrow",
-        **where.light,
+        **where.crop.kwargs(),
     )
 
 
@@ -192,11 +192,14 @@ def _follow(rows: Dataset, objects: int, say: Callable[[str], None]) -> None:
             say(f"{statuses.total()} rows of {objects} objects, {pace:.2f} a second: {so_far}")
 
 
-def _quiet() -> None:
-    """Ray Data's progress belongs on a terminal; in a log it is five lines a second of nothing."""
+def _prepare() -> None:
+    """How Ray Data shall run: its progress on a terminal alone, in a log it says nothing often."""
     context = DataContext.get_current()
+    tune(context)
     context.enable_progress_bars = sys.stderr.isatty()
     context.enable_rich_progress_bars = True
     context.print_on_execution_start = False
+    # Bounds are made for a large archive; a small one does not reach them.
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
