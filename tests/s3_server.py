@@ -79,21 +79,12 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL after 8 seconds."""
-        assert self.process
-        self.process.terminate()
-        try:
-            self.process.wait(8)
-        except subprocess.TimeoutExpired:
-            self.kill()
-
     def __enter__(self) -> "Server":
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.kill()
 
     @cached_property
     def client(self):

@@ -18,10 +18,9 @@ import botocore.exceptions as failures
 from pyarrow import fs
 
 from fundus.storage import s3
-from fundus.storage.retry import Retry, patiently
+from fundus.storage.retry import PATIENT, patiently
 from fundus.storage.uris import S3, join_s3, local_folder, scheme_of, split_s3
 
-PATIENCE = Retry()
 LOCK, UNFINISHED = ".lock", ".new-"
 
 
@@ -143,14 +142,14 @@ class S3Place:
         """(content, etag), or None where there is none."""
 
         def whole() -> tuple[bytes, str]:
-            reply = s3.once("get_object", PATIENCE, **self._object(name))
+            reply = s3.once("get_object", PATIENT, **self._object(name))
             try:
                 return reply["Body"].read(), _etag(reply)
             except failures.BotoCoreError as error:
                 raise s3.meaning(error) from error
 
         try:
-            return patiently(whole, PATIENCE)
+            return patiently(whole, PATIENT)
         except s3.Refused as refused:
             if refused.http == 404:
                 return None
@@ -158,7 +157,7 @@ class S3Place:
 
     def put(self, name: str, data: bytes) -> str:
         """Write, whatever is there; the etag."""
-        return _etag(s3.patient("put_object", PATIENCE, **self._object(name), Body=data))
+        return _etag(s3.patient("put_object", PATIENT, **self._object(name), Body=data))
 
     def put_if_absent(self, name: str, data: bytes) -> str | None:
         """Write where nothing is; the etag, or None where another content is."""
@@ -170,7 +169,7 @@ class S3Place:
 
     def delete(self, name: str) -> None:
         """Remove; nothing happens where nothing is."""
-        s3.patient("delete_object", PATIENCE, **self._object(name))
+        s3.patient("delete_object", PATIENT, **self._object(name))
 
     def list(self, prefix: str = "") -> list[str]:
         """Sorted names of all that lies below, at any depth, from `prefix` on; no hidden files."""
@@ -178,7 +177,7 @@ class S3Place:
         more: dict[str, str] = {}
         while True:
             asked = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
-            page = s3.patient("list_objects_v2", PATIENCE, **asked, **more)
+            page = s3.patient("list_objects_v2", PATIENT, **asked, **more)
             keys = (item["Key"] for item in page.get("Contents", []))
             names += [key.removeprefix(self.prefix) for key in keys if not key.endswith("/")]
             if not page.get("IsTruncated"):
@@ -188,7 +187,7 @@ class S3Place:
     def age_s(self, name: str) -> float | None:
         """Seconds since its last change, both by the server's clock; None: not there."""
         try:
-            reply = s3.patient("head_object", PATIENCE, **self._object(name))
+            reply = s3.patient("head_object", PATIENT, **self._object(name))
         except s3.Refused as refused:
             if refused.http == 404:
                 return None
@@ -205,7 +204,7 @@ class S3Place:
             region=about.region_name,
             scheme=host.scheme,
             endpoint_override=host.netloc if own else None,
-            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=PATIENCE.tries),
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=PATIENT.tries),
         )
         return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
@@ -215,7 +214,7 @@ class S3Place:
     def _put_if(self, name: str, data: bytes, **condition: str) -> str | None:
         try:
             return _etag(
-                s3.patient("put_object", PATIENCE, **self._object(name), Body=data, **condition)
+                s3.patient("put_object", PATIENT, **self._object(name), Body=data, **condition)
             )
         except s3.Refused as refused:
             if refused.http not in (404, 412):
@@ -235,7 +234,7 @@ def open_place(uri: str) -> Place:
     if scheme_of(uri) == S3:
         place = S3Place(*split_s3(uri))
         try:
-            s3.patient("list_objects_v2", PATIENCE, Bucket=place.bucket, MaxKeys=1)
+            s3.patient("list_objects_v2", PATIENT, Bucket=place.bucket, MaxKeys=1)
         except s3.Refused as refused:
             raise ValueError(f"results cannot lie in {place.uri}: {refused.reason}") from refused
         return place

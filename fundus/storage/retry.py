@@ -30,6 +30,9 @@ class Retry:
             raise ValueError(f"{self} cannot be: one try or more, and times above 0")
 
 
+PATIENT = Retry()
+
+
 class StorageFailed(Exception):
     """Storage did not do what was asked; `reason` says why in a sentence, without credentials."""
 

@@ -9,7 +9,7 @@ import boto3
 import botocore.exceptions as failures
 from botocore.config import Config
 
-from fundus.storage.retry import Passing, Retry, StorageFailed, patiently
+from fundus.storage.retry import PATIENT, Passing, Retry, StorageFailed, patiently
 
 CONNECTIONS = 32
 CONNECT_S = 10
@@ -65,7 +65,7 @@ def _client(pid: int, stall_s: float, *environment: str | None) -> Any:
         raise ValueError(f"S3 is not configured: {error}") from None
 
 
-def once(operation: str, retry: Retry = Retry(), **arguments: Any) -> dict[str, Any]:  # noqa: B008
+def once(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:
     """The reply to one request, such as "get_object". `Passing` or `Refused` where it failed."""
     try:
         return getattr(client(retry.stall_s), operation)(**arguments)
@@ -73,7 +73,7 @@ def once(operation: str, retry: Retry = Retry(), **arguments: Any) -> dict[str, 
         raise meaning(error) from error
 
 
-def patient(operation: str, retry: Retry = Retry(), **arguments: Any) -> dict[str, Any]:  # noqa: B008
+def patient(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:
     """As `once`, tried again where a failure may pass."""
     return patiently(lambda: once(operation, retry, **arguments), retry)
 

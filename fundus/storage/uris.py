@@ -38,6 +38,14 @@ def decode(path: str) -> str:
     return os.fsdecode(unquote_to_bytes(path))
 
 
+def normal(name: str) -> str:
+    """The URI of the object at a path or URI, encoded as listings have it."""
+    scheme, found, rest = name.partition("://")
+    if not found:
+        return "file://" + encode(os.fsencode(local_folder(name)))
+    return f"{scheme}://{encode(decode(rest))}"
+
+
 def split_s3(uri: str) -> tuple[str, str]:
     """(bucket, key) of an s3:// URI. ValueError in a sentence for another, or without a bucket."""
     if scheme_of(uri) != S3:

@@ -1,0 +1,176 @@
+"""Entries: what is known of an object before it is read, and what lies in archives."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from fundus.storage import members, s3
+from fundus.storage.objects import (
+    BLOCK,
+    FetchFailed,
+    local_etag,
+    open_object,
+    other,
+    other_etag,
+    too_large,
+)
+from fundus.storage.retry import Retry, StorageFailed
+from fundus.storage.uris import (
+    MEMBER,
+    S3,
+    decode,
+    encode,
+    join_s3,
+    local_path,
+    scheme_of,
+    split_s3,
+)
+
+STREAM_BLOCK = 1 << 22
+"""Bytes of a tar.gz that are asked for at once: all of them are needed."""
+
+FOLDER, LINK, SPECIAL, UNKNOWN = "folder", "link", "special", "unknown"
+"""Etags of what has none and is refused."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of the archive."""
+
+    uri: str
+    """Where it lies; percent-encoded, so that any file name fits."""
+    etag: str
+    """Changes when its content changes."""
+    size: int
+    """Bytes."""
+    status: str = ""
+    """Empty, or the row's status where the listing already tells that it cannot be read."""
+    error: str = ""
+    """Why, in one sentence."""
+    modified: datetime | None = None
+    """Last change in UTC, a member's being its archive's; None where it is unknown."""
+
+
+def is_archive(uri: str) -> bool:
+    """Whether it is opened and its members listed in its place: told by its suffix."""
+    return uri.lower().endswith(members.SUFFIXES)
+
+
+def of_path(path: bytes) -> Entry:
+    """Of a path of this machine, links followed."""
+    uri = "file://" + encode(path)
+    try:
+        found = os.stat(path)  # noqa: PTH116 bytes
+    except OSError as error:
+        return Entry(uri, UNKNOWN, 0, "read_failed", f"it cannot be read: {error.strerror}")
+    modified = datetime.fromtimestamp(found.st_mtime, UTC)
+    if stat.S_ISDIR(found.st_mode):
+        return Entry(uri, FOLDER, 0, "unsupported", "a directory, not a file")
+    if not stat.S_ISREG(found.st_mode):
+        return Entry(uri, SPECIAL, 0, "unsupported", "a pipe, socket or device, not a file")
+    return _bounded(Entry(uri, local_etag(found), found.st_size, modified=modified))
+
+
+def of_listed(bucket: str, item: dict[str, Any]) -> Entry:
+    """Of an object as an S3 listing has it."""
+    etag = item["ETag"].strip('"')
+    return _bounded(
+        Entry(join_s3(bucket, item["Key"]), etag, item["Size"], modified=item["LastModified"])
+    )
+
+
+def of_other(uri: str, about: dict[str, Any]) -> Entry:
+    """Of an object as fsspec tells it."""
+    modified = about.get("last_modified") or about.get("mtime") or about.get("created")
+    known = modified if isinstance(modified, datetime) else None
+    return _bounded(Entry(uri, other_etag(about), about["size"], modified=known))
+
+
+def of_uri(uri: str, retry: Retry) -> Entry:
+    """Of one object, asked for by its URI. ValueError where it can be none of ours."""
+    if scheme_of(uri) == "file":
+        return of_path(os.fsencode(local_path(uri)))
+    try:
+        if scheme_of(uri) != S3:
+            system, path = other(uri)
+            return of_other(uri, system.info(path))
+        bucket, key = split_s3(uri)
+        reply = s3.patient("head_object", retry, Bucket=bucket, Key=key)
+        item = {"Key": key, "Size": reply["ContentLength"]}
+        return of_listed(bucket, reply | item)
+    except (StorageFailed, OSError) as failed:
+        reason = failed.reason if isinstance(failed, StorageFailed) else s3.MEANINGS[404]
+        return Entry(uri, UNKNOWN, 0, "read_failed", reason)
+
+
+def _bounded(entry: Entry) -> Entry:
+    """Too large, unless it is an archive: of one no more than a member is read at once."""
+    reason = too_large(entry.size)
+    if not reason or is_archive(entry.uri):
+        return entry
+    return replace(entry, status="too_large", error=reason)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries are listed. What cannot be opened always is: nobody knows what it holds."""
+
+    root: str
+    """URI of the archive; names are matched below it."""
+    suffixes: tuple[str, ...] = ()
+    """Such as (".jpg", ".dcm"); case does not count. Empty: all."""
+    glob: str | None = None
+    """For the name below the archive, such as "2027/*.jpg"; `*` crosses folders. None: all."""
+    since: datetime | None = None
+    """Only what changed at this time or later."""
+
+    def __call__(self, entry: Entry) -> bool:
+        """Whether the entry is listed."""
+        unlisted = entry.etag == FOLDER and entry.status == "read_failed"
+        return unlisted or (self.recent(entry) and self._named(entry.uri.partition("#")[0]))
+
+    def recent(self, entry: Entry) -> bool:
+        """Whether it changed late enough, as far as that is known."""
+        return not (self.since and entry.modified and entry.modified < self.since)
+
+    def _named(self, uri: str) -> bool:
+        if self.suffixes and not uri.lower().endswith(self.suffixes):
+            return False
+        name = decode(uri.removeprefix(self.root)).lstrip("/")
+        return not self.glob or fnmatchcase(name, self.glob)
+
+
+def opened(entry: Entry, wanted: Wanted) -> Iterator[Entry]:
+    """The entry, or what lies in it: as far as it is wanted."""
+    if entry.status or not is_archive(entry.uri):
+        return filter(wanted, [entry])
+    if not wanted.recent(entry):
+        return iter([])
+    return (one for one in _inside(entry) if one.uri == entry.uri or wanted(one))
+
+
+def _inside(entry: Entry) -> Iterator[Entry]:
+    """The members, and at their end the archive itself where it is broken, out of bounds, empty."""
+    empty = True
+    block = BLOCK if entry.uri.lower().endswith((".zip", ".tar")) else STREAM_BLOCK
+    try:
+        with open_object(entry.uri, entry.etag, entry.size, block) as file:
+            for member in members.members(file, entry.uri, entry.size):
+                empty = False
+                yield Entry(
+                    entry.uri + MEMBER + member.path,
+                    f"{entry.etag}!{member.where}",
+                    member.where.size,
+                    member.status,
+                    member.error,
+                    entry.modified,
+                )
+    except FetchFailed as failed:
+        yield replace(entry, status=failed.status, error=failed.reason)
+        return
+    if empty:
+        yield replace(entry, status="unsupported", error="an archive without members")
