@@ -14,6 +14,7 @@ FLOORS = {
     "anatomy": 1,
     "datasets": 2,
     "models": 2,
+    "cluster": 3,
     "screening": 3,
     "training": 3,
     "jobs": 4,
