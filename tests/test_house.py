@@ -18,6 +18,7 @@ FLOORS = {
     "datasets": 2,
     "models": 2,
     "ledger": 2,
+    "cluster": 3,
     "screening": 3,
     "training": 3,
     "evaluation": 3,

@@ -163,13 +163,13 @@ def _rows(config: Screening, bundle: Bundle, run: Run, todo: pa.Table) -> Datase
     )
     if config.dicom_out:
         measured = measured.map_batches(
-            dicom.WriteObjects(config.dicom_out, run), batch_format="pyarrow", **where.crop.kwargs()
+            dicom.WriteObjects(config.dicom_out, run), batch_format="pyarrow", **where.write.kwargs()
         )
     return measured.map_batches(
         stages.Write(config.results, run),
         batch_size=ROWS_A_FILE,
         batch_format="pyarrow",
-        **where.crop.kwargs(),
+        **where.write.kwargs(),
     )
 
 
