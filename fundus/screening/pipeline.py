@@ -182,8 +182,8 @@ def _follow(rows: Dataset, objects: int, say: Callable[[str], None]) -> None:
     """Run the chain to its end, saying every ten seconds how far it is."""
     statuses: Counter[str] = Counter()
     start = told = time.monotonic()
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-        statuses.update(batch["status"].to_pylist())
+    for batch in rows.iter_batches(batch_size=None, batch_format="numpy"):
+        statuses.update(batch["status"])
         now = time.monotonic()
         if now - told > SAY_EVERY_S:
             told = now
