@@ -4,8 +4,8 @@
     python benchmarks/listing.py --count 1000000 --on s3
     python benchmarks/listing.py --count 1000000 --on folder
 
-Makes that many small objects, a thousand a folder, on a real S3 server (SeaweedFS, filled by its own
-file interface, which is faster than S3's) or in a folder; lists them; prints the memory of
+Makes that many small objects, a thousand a folder, on a real S3 server (SeaweedFS, filled by its
+own file interface, which is faster than S3's) or in a folder; lists them; prints the memory of
 the process that lists when it has seen 10,000, 100,000 and so on.
 """
 
