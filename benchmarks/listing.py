@@ -21,8 +21,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from fundus.storage.listing import walk
+
+TESTS = Path(__file__).parent.parent / "tests"
 
 WRITERS = 2
 A_FOLDER = 1_000
@@ -41,8 +42,6 @@ def main() -> None:
 
 def measure(archive: str, count: int) -> None:
     """List, and print what it took at every power of ten."""
-    from fundus.storage.listing import walk
-
     print(f"{'objects':>10} {'peak memory':>12} {'grown by':>10} {'seconds':>8}")
     before, start = peak_mb(), time.monotonic()
     print(f"{0:>10} {before:>9.1f} MB")
@@ -74,6 +73,7 @@ def in_folder(scratch: Path, count: int) -> Iterator[str]:
 
 @contextmanager
 def on_s3(scratch: Path, count: int) -> Iterator[str]:
+    sys.path.append(str(TESTS))
     from s3_server import Server
 
     with Server(scratch / "s3") as server:
