@@ -78,9 +78,8 @@ def of_path(path: bytes) -> Entry:
 def of_listed(bucket: str, item: dict[str, Any]) -> Entry:
     """Of an object as an S3 listing has it."""
     etag = item["ETag"].strip('"')
-    return _bounded(
-        Entry(join_s3(bucket, item["Key"]), etag, item["Size"], modified=item["LastModified"])
-    )
+    changed = item["LastModified"].astimezone(UTC)
+    return _bounded(Entry(join_s3(bucket, item["Key"]), etag, item["Size"], modified=changed))
 
 
 def of_other(uri: str, about: dict[str, Any]) -> Entry:

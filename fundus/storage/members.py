@@ -34,7 +34,7 @@ STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 LOCAL = struct.Struct("<4sHHHHHLLLHH")
 SLACK = 4096
 """Bytes for the name and the extra field before a zip member's data, whose length is not listed."""
-BROKEN_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OverflowError)
+BROKEN_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError)
 EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -145,7 +145,7 @@ def _zip_members(file: BinaryIO) -> Iterator[Member]:
         raise FetchFailed("decode_failed", "a broken zip archive") from error
     infos = sorted(index.infolist(), key=lambda info: info.header_offset)
     ends = [i.header_offset + LOCAL.size + len(i.filename) + i.compress_size for i in infos]
-    nexts = [info.header_offset for info in infos[1:]] + [index.start_dir]
+    nexts = [*(info.header_offset for info in infos), index.start_dir][1:]
     furthest = 0
     for info, end, following in zip(infos, ends, nexts, strict=True):
         overlaps = end > following or info.header_offset < furthest

@@ -4,6 +4,7 @@ A local file's etag is its size and its time of last change in nanoseconds: both
 listing, and writing to a file changes them. S3's is S3's, without quotes.
 """
 
+import errno
 import io
 import os
 import stat
@@ -179,7 +180,7 @@ class _ObjectFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
         if base + offset < 0:
-            raise ValueError("a place before the beginning")
+            raise OSError(errno.EINVAL, "a place before the beginning")
         self.position = base + offset
         return self.position
 
