@@ -18,11 +18,11 @@ from pathlib import Path
 from fundus.anatomy.risk import RiskModel
 from fundus.anatomy.scores import Summary
 from fundus.datasets.public import open_set
+from fundus.evaluation import calibration
+from fundus.evaluation.calibration import Report
 from fundus.models import bundle as bundles
 from fundus.models.bundle import Bundle
 from fundus.models.predictor import Predictor
-from fundus.training import calibration
-from fundus.training.calibration import Report
 
 
 @dataclass(frozen=True)

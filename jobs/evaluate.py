@@ -22,10 +22,10 @@ from pathlib import Path
 
 from fundus.datasets.public import open_set
 from fundus.datasets.samples import LabelledSet
+from fundus.evaluation import detection, scoring, tables
+from fundus.evaluation.scoring import EvaluationError
 from fundus.models import bundle
 from fundus.models.predictor import Predictor
-from fundus.training import detection, evaluation, tables
-from fundus.training.evaluation import EvaluationError
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run(config: Config) -> list[Path]:
     if config.detection:
         return detect(compared, predictor, labelled, config)
     evaluations = [
-        evaluation.evaluate(pictures, predictor, supervised, name=name, disc_crops=config.roi)
+        scoring.evaluate(pictures, predictor, supervised, name=name, disc_crops=config.roi)
         for pictures, name in zip(labelled, names_of(labelled), strict=True)
     ]
     print(tables.as_text([row for each in evaluations for row in each.rows]))

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundus.anatomy.labels import cup_of, disc_of
-from fundus.datasets.eye import Oval, place_cup
 from fundus.datasets.synthetic import (
     CAMERAS,
     Frame,
@@ -20,6 +19,7 @@ from fundus.datasets.synthetic import (
     read_synthetic,
     write_archive,
 )
+from fundus.synthetic.eye import Oval, place_cup
 
 EYES = 8
 

@@ -12,11 +12,16 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "images": 1,
     "anatomy": 1,
+    "synthetic": 1,
+    "storage": 1,
+    "augmentation": 2,
     "datasets": 2,
     "models": 2,
+    "ledger": 2,
     "cluster": 3,
     "screening": 3,
     "training": 3,
+    "evaluation": 3,
     "jobs": 4,
 }
 RAY_FROM = 3

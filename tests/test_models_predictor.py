@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_models_bundle import tiny_bundle
 
-from fundus.images.roi import Roi
+from fundus.images.roi import Roi, around
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY, BundleError
-from fundus.models.predictor import Predictor, locate, turns
+from fundus.models.predictor import Predictor, centre_inside, locate, turns
 
 
 def test_each_turn_is_undone_and_no_two_are_alike() -> None:
@@ -82,3 +82,14 @@ def test_a_bundle_without_the_network_says_so() -> None:
         predictor.detect([np.zeros((8, 8, 3), np.uint8)])
     with pytest.raises(BundleError, match="no adapted"):
         predictor.segment(np.zeros((1, 32, 32, 3), np.uint8), networks=["adapted"])
+
+
+def test_the_centre_lies_inside_the_disc_or_not() -> None:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:30, 50:60], mask[24:26, 54:56] = 1, 2
+    assert centre_inside(mask, around(55, 25, 30))
+    assert centre_inside(mask, Roi(50.2 - 20, 20.1 - 20, 40))
+    assert not centre_inside(mask, around(25, 55, 30)), "x and y are not to be swapped"
+    assert not centre_inside(mask, around(60.5, 25, 4))
+    assert not centre_inside(mask, around(300, -3, 4))
+    assert not centre_inside(mask, None)

@@ -26,9 +26,9 @@ from test_screening_pipeline import tiny_bundle
 
 from fundus.datasets.public import LAYOUTS, open_set
 from fundus.datasets.synthetic import clinic, hospital, write_archive
+from fundus.ledger import row
 from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY, Thresholds
-from fundus.screening import row
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

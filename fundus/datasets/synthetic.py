@@ -17,11 +17,13 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
+from fundus import synthetic as room
 from fundus.anatomy.labels import compose
-from fundus.datasets.camera import CAMERAS, Camera, clinic, handheld, hospital
-from fundus.datasets.eye import FOVEA_DISTANCE, Eye, Oval, place_cup, vessels
 from fundus.datasets.manifest import read_manifest
-from fundus.datasets.painting import (
+from fundus.datasets.samples import Sample
+from fundus.synthetic.camera import CAMERAS, Camera, clinic, handheld, hospital
+from fundus.synthetic.eye import FOVEA_DISTANCE, Eye, Oval, place_cup, vessels
+from fundus.synthetic.painting import (
     expose,
     grid,
     paint_papilla,
@@ -29,7 +31,6 @@ from fundus.datasets.painting import (
     paint_vessels,
     papilla_box,
 )
-from fundus.datasets.samples import Sample
 
 __all__ = [
     "CAMERAS", "Camera", "Drawn", "Frame", "clinic", "draw", "handheld", "hospital",
@@ -85,8 +86,8 @@ class Drawn:
     glaucoma: bool
 
 
-DRAWING = ("camera.py", "eye.py", "painting.py", "synthetic.py")
-"""The modules beside this one that a drawn set depends on."""
+DRAWING = (Path(__file__), *sorted(Path(room.__file__).parent.glob("*.py")))
+"""The source files that a drawn set depends on."""
 
 FORMATS = (".jpg", ".jpg", ".png", ".jpg", ".jpg", ".tif")
 """In turn, as a hospital's archive mixes them."""
@@ -126,8 +127,7 @@ def read_synthetic(
     if root == Path():
         root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fundus"
     style = CAMERAS[camera]()
-    sources = (Path(__file__).with_name(name) for name in DRAWING)
-    code = b"".join(source.read_bytes() for source in sources)
+    code = b"".join(source.read_bytes() for source in DRAWING)
     key = hashlib.sha256(code + repr((style, count, seed)).encode()).hexdigest()[:12]
     folder = root / f"synthetic-{camera}-{key}"
     if not folder.is_dir():

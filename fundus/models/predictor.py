@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fundus.anatomy.labels import disc_of
 from fundus.images import fov, roi
 from fundus.images.roi import Roi
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError
@@ -143,3 +144,12 @@ def locate(
     diameter = 2 * np.sqrt(stats[region, cv2.CC_STAT_AREA] / np.pi) * seen.size / side
     x, y = seen.to_frame(centroids[region] + 0.5, side)
     return Detection(confidence, roi.around(float(x), float(y), float(scale * diameter)))
+
+
+def centre_inside(mask: np.ndarray, region: Roi | None) -> bool:
+    """Whether the centre of a ROI lies inside the disc of an HW mask of its frame."""
+    if region is None:
+        return False
+    row, column = int(region.y + region.size / 2), int(region.x + region.size / 2)
+    inside = 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]
+    return inside and bool(disc_of(mask[row : row + 1, column : column + 1]).any())

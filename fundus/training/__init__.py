@@ -1,1 +1,1 @@
-"""The steps and loops that Ray Train runs, and the evaluation of what they yield."""
+"""The steps and loops that Ray Train runs, from data to bundle."""

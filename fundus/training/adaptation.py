@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from fundus.anatomy import biomarkers
 from fundus.anatomy.postprocess import clean
-from fundus.datasets import appearance, augment, batches
+from fundus.augmentation import appearance, augment
+from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.models import losses
 from fundus.models.predictor import turns

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from fundus.datasets.augment import NAMED as AUGMENTATIONS
+from fundus.augmentation.augment import NAMED as AUGMENTATIONS
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Preprocessing
 from fundus.models.networks import DeepLabConfig, NetworkConfig, UNetConfig
 
@@ -36,7 +36,7 @@ class Recipe:
     schedule: Literal["step", "one-cycle", "constant"] = "one-cycle"
     """`step` is the paper's x 0.8 every 20 epochs."""
     augmentation: str = "paper"
-    """One of fundus.datasets.augment.NAMED."""
+    """One of fundus.augmentation.augment.NAMED."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the forward pass on a GPU; a CPU, weights, losses and optimisers are float32 always."""
     balance_vcdr: bool = False
@@ -107,7 +107,7 @@ class AdaptationRecipe:
     average: float = 0.0
     """As in `Recipe`; the mean teacher of self-training is this average."""
     augmentation: str = "paper"
-    """One of fundus.datasets.augment.NAMED, for both domains."""
+    """One of fundus.augmentation.augment.NAMED, for both domains."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """As in `Recipe`."""
     seed: int = 0

@@ -18,7 +18,7 @@ from fundus.models import bundle as bundles
 from fundus.models import networks
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
 from fundus.models.networks import Discriminator
-from fundus.training import curves, detection, gate, loop
+from fundus.training import certainty, curves, gate, loop
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import Row, Workers
 from fundus.training.recipes import AdaptationRecipe, Recipe, RecipeBook
@@ -122,7 +122,7 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     network = Network(recipe.network, kept(state), described, data, scores_of(history))
     if config.role == DETECTOR:
         validation = _detector_validation(labelled, recipe)
-        calibration, found = detection.calibrate(network.build(), validation, recipe)
+        calibration, found = certainty.calibrate(network.build(), validation, recipe)
         network = replace(network, scores=network.scores | rounded(found))
         known = replace(known, thresholds=replace(known.thresholds, confidence=calibration))
     trained = known.with_network(config.role, network)

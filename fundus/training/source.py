@@ -11,10 +11,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms import v2
 
 from fundus.anatomy import scores
-from fundus.datasets import augment, batches
+from fundus.augmentation import augment
+from fundus.augmentation.cup_warp import CupWarp
+from fundus.augmentation.negatives import WithoutDisc
+from fundus.datasets import batches
 from fundus.datasets.batches import Crops
-from fundus.datasets.cup_warp import CupWarp
-from fundus.datasets.negatives import WithoutDisc
 from fundus.models import losses
 from fundus.models.networks import to_input
 from fundus.training.recipes import AdaptationRecipe, Recipe

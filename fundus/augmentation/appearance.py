@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.tv_tensors import Image
 
-from fundus.datasets.augment import OnPicture
+from fundus.augmentation.augment import OnPicture
 
 
 class LikeTarget(OnPicture):

@@ -1,4 +1,4 @@
-"""How often the detector is right, and how sure it may be: its calibration and its table."""
+"""How often the detector is right, and how often it says that there is no disc: its table."""
 
 import logging
 from collections.abc import Sequence
@@ -6,27 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from fundus.anatomy import scores
-from fundus.anatomy.labels import disc_of
-from fundus.datasets import augment
-from fundus.datasets.batches import Crops
 from fundus.datasets.samples import LabelledSet
-from fundus.images.roi import Roi
-from fundus.models import confidence
-from fundus.models.confidence import Calibration
-from fundus.models.predictor import Predictor, locate
-from fundus.training.recipes import Recipe
-from fundus.training.source import predict, source_transform
+from fundus.models.predictor import Predictor, centre_inside
 
 log = logging.getLogger(__name__)
-
-ROUNDS = 12
-"""How often each validation picture is drawn, augmented, for the calibration."""
-WITHOUT_DISC = 0.5
-"""Share of these draws that are made into pictures without a disc."""
 
 
 @dataclass(frozen=True)
@@ -42,36 +27,6 @@ class Answer:
     """That place's centre lies inside the experts' disc; None where they drew none."""
 
 
-def calibrate(
-    network: nn.Module, validation: Crops, recipe: Recipe
-) -> tuple[Calibration, dict[str, float]]:
-    """Fit the confidence on pictures that were not learned from, half of them without a disc.
-
-    validation: what `fundus.datasets.batches.frames` gives. Also returns `val_right`, the share of
-    discs found where they are, and `val_false`, the share of pictures without one in which a disc
-    is found, both at confidence 0.5.
-    """
-    torch.manual_seed(recipe.seed)
-    transform = source_transform(recipe.augmentation, 0.0, WITHOUT_DISC)
-    peaks, right, has_disc = [], [], []
-    for _ in range(ROUNDS):
-        pictures, masks = augment.apply(transform, validation.images, validation.masks)
-        for start in range(0, len(pictures), recipe.batch):
-            maps = predict(network, pictures[start : start + recipe.batch])[:, 0]
-            for disc, mask in zip(maps, masks[start : start + recipe.batch].numpy(), strict=True):
-                found = locate(disc, Roi(0, 0, recipe.side), 0.0, 1.0)
-                peaks.append(found.confidence)
-                right.append(centre_inside(mask, found.roi))
-                has_disc.append(bool(mask.any()))
-    hits, discs = np.array(right), np.array(has_disc)
-    calibration = confidence.fit(np.array(peaks), hits)
-    found_at = np.array([confidence.calibrated(peak, calibration) for peak in peaks]) >= 0.5
-    return calibration, {
-        "val_right": float((hits & found_at)[discs].mean()),
-        "val_false": float(found_at[~discs].mean()),
-    }
-
-
 def look(labelled: LabelledSet, predictor: Predictor) -> list[Answer]:
     """The detector's answer to each frame of a set. FileNotFoundError or ValueError, as samples."""
     answers = []
@@ -85,15 +40,6 @@ def look(labelled: LabelledSet, predictor: Predictor) -> list[Answer]:
         if number % 50 == 0 or number == len(labelled.samples):
             log.info("%s: %d of %d pictures", labelled.name, number, len(labelled.samples))
     return answers
-
-
-def centre_inside(mask: np.ndarray, region: Roi | None) -> bool:
-    """Whether the centre of a ROI lies inside the disc of an HW mask of its frame."""
-    if region is None:
-        return False
-    row, column = int(region.y + region.size / 2), int(region.x + region.size / 2)
-    inside = 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]
-    return inside and bool(disc_of(mask[row : row + 1, column : column + 1]).any())
 
 
 def summarise(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from fundus.anatomy.labels import cup_of, disc_of
 from fundus.anatomy.postprocess import clean
 from fundus.anatomy.scores import Summary
 from fundus.datasets.samples import LabelledSet, Sample
+from fundus.evaluation.sheet import Tile, draw_sheet
 from fundus.images import roi
 from fundus.images.roi import Roi
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY
 from fundus.models.predictor import Predictor
-from fundus.training.sheet import Tile, draw_sheet
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from fundus.anatomy.labels import compose, cup_of, disc_of
 from fundus.datasets.samples import LabelledSet, Sample
+from fundus.evaluation import scoring, tables
+from fundus.evaluation.scoring import EvaluationError, evaluate
+from fundus.evaluation.sheet import EXPERT, PREDICTED, Tile, draw_sheet
 from fundus.images import roi
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY
 from fundus.models.predictor import Detection
-from fundus.training import evaluation, tables
-from fundus.training.evaluation import EvaluationError, evaluate
-from fundus.training.sheet import EXPERT, PREDICTED, Tile, draw_sheet
 
 SIDE = 64
 
@@ -157,7 +157,7 @@ def test_the_worst_eyes_come_worst_first(tmp_path):
         name="drawn",
         disc_crops=True,
     )
-    found = evaluation.worst(evaluated.eyes, 3)
+    found = scoring.worst(evaluated.eyes, 3)
     assert [each.id for each in found] == ["eye1", "eye3", "eye2"]
 
 

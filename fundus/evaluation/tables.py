@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from fundus.anatomy.scores import Summary
-from fundus.training.evaluation import Row, SetEvaluation
+from fundus.evaluation.scoring import Row, SetEvaluation
 
 MEASURES = ("disc_dice", "cup_dice", "vcdr_mae", "vcdr_bias", "auc")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.tv_tensors import Image, Mask
 
-from fundus.datasets import negatives
+from fundus.augmentation import negatives
 
 SIDE = 64
 RED, BLUE = (200, 40, 30), (0, 0, 255)

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torchvision.tv_tensors import Image, Mask
 
 from fundus.anatomy import biomarkers
-from fundus.datasets.appearance import LikeTarget, colour_statistics, low_frequencies
-from fundus.datasets.cup_warp import CupWarp, cup_warp_grid
+from fundus.augmentation.appearance import LikeTarget, colour_statistics, low_frequencies
+from fundus.augmentation.cup_warp import CupWarp, cup_warp_grid
 
 SIDE = 128
 

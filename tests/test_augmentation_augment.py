@@ -6,7 +6,7 @@ import torch
 from torchvision.tv_tensors import Image, Mask
 
 from fundus.anatomy import scores
-from fundus.datasets import augment
+from fundus.augmentation import augment
 
 
 def disc_picture(side: int = 128) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from fundus.datasets.camera import Camera
-from fundus.datasets.eye import Eye, Vessel
+from fundus.synthetic.camera import Camera
+from fundus.synthetic.eye import Eye, Vessel
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""

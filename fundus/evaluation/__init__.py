@@ -1,0 +1,1 @@
+"""How well a bundle does: the tables, the worst eyes, detection, and the risk's calibration."""

@@ -1,0 +1,1 @@
+"""Drawing an eye as a camera would show it: arithmetic, no files."""
