@@ -29,14 +29,13 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 
 ROOT = Path(__file__).parent.parent
 RAY = str(Path(sys.executable).parent / "ray")
-COMMANDS = [
-    "initialization_commands",
-    "setup_commands",
-    "head_setup_commands",
-    "worker_setup_commands",
-    "head_start_ray_commands",
-    "worker_start_ray_commands",
-    "cluster_synced_files",
+LISTS = [
+    "initialization",
+    "setup",
+    "head_setup",
+    "worker_setup",
+    "head_start_ray",
+    "worker_start_ray",
 ]
 STORE = 150 << 20
 """Bytes of object store on each node."""
@@ -184,7 +183,9 @@ def _autoscaling(pools: dict[str, dict[str, Any]], gcs: int, idle_minutes: float
             "disable_node_updaters": True,
         },
         "auth": {},
-        **{name: [] for name in COMMANDS},
+        **{f"{name}_commands": [] for name in LISTS},
+        "worker_start_ray_commands": [],
+        "cluster_synced_files": [],
         "head_node_type": FAKE_HEAD_NODE_TYPE,
         "available_node_types": {
             FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},

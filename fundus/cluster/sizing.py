@@ -2,14 +2,15 @@
 
 With P pictures, per picture c seconds of a core for the CPU stages and g for the two models:
 
-    CPU pool     rate_cpu = nodes_cpu * cores * EFFICIENCY / c           pictures a second
-    model pool   rate_gpu = nodes_gpu * gpus * EFFICIENCY * speed / g    speed: one GPU over one core
-    network      rate_net = nodes_cpu * gigabits / (8 * megabytes / 1000)
-    hours      = start + P / min(rates) / 3600
-    cost       = sum of nodes * price * (hours + idle)
+    CPU pool   rate_cpu = nodes_cpu * cores * EFFICIENCY / c
+    GPU pool   rate_gpu = nodes_gpu * gpus * EFFICIENCY * speed / g
+    network    rate_net = nodes_cpu * gigabits / (8 * megabytes / 1000)
+    hours    = start + P / min(rates) / 3600
+    cost     = sum of nodes * price * (hours + idle)
 
-Without GPUs the models run on the CPU pool too: c takes g in. Stages work side by side, so the
-slowest pool alone sets the pace; `start` is a node's way from the request to its first picture.
+Rates are pictures a second; `speed` is one GPU over one core on the models. Without GPUs the models
+run on the CPU pool too, and c takes g in. Stages work side by side, so the slowest pool alone sets
+the pace; `start` is a node's way from the request to its first picture.
 """
 
 import json
@@ -19,14 +20,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 EFFICIENCY = 0.9
-"""Share of a pool's time that goes into pictures: 0.9 to 0.97 in `benchmarks/simulate_cluster.py`."""
+"""Share of a pool's time that goes into pictures, in `benchmarks/simulate_cluster.py`."""
 START_HOURS = 8 / 60
 """A node's boot and installation. An estimate: no node has been started on AWS yet."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of one core that a picture takes in each stage, and the pictures that were measured."""
+    """Seconds of one core for a picture in each stage, and what the measured pictures were."""
 
     decode: float
     """Fetch and decode; grows with the megapixels."""

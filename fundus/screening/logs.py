@@ -14,7 +14,7 @@ RUN_ID = "FUNDUS_RUN_ID"
 
 
 def ray_options(run_id: str) -> dict[str, Any]:
-    """Arguments for `ray.init`; none unless FUNDUS_LOG is json. Marks this process's records too."""
+    """Arguments for `ray.init`, none unless FUNDUS_LOG is json. Marks this process's records."""
     if os.environ.get("FUNDUS_LOG") != "json":
         return {}
     os.environ[RUN_ID] = run_id

@@ -126,50 +126,49 @@ def list_archive(config: Screening, scratch: Path) -> Inventory:
 def _rows(config: Screening, bundle: Bundle, run: Run, todo: pa.Table) -> Dataset:
     """The chain: object -> pictures -> disc -> crop -> maps -> measures -> file."""
     shared = ray.put(bundle)
-    cpus = max(1, int(reachable()["CPU"]))
-    share = min(ROWS_A_TASK, math.ceil(todo.num_rows / (2 * cpus)))
+    where = placement(reachable())
+    share = min(ROWS_A_TASK, math.ceil(todo.num_rows / (2 * where.readers)))
     share = max(share, math.ceil(todo.num_rows / MOST_TASKS))
     # Slices of the driver's table: read_parquet and a repartition cost 6 s more, measured.
     slices = [todo.slice(start, share) for start in range(0, todo.num_rows, share)]
     objects = ray.data.from_arrow(slices)
-    where = placement(reachable(), len(slices))
     pictures = objects.map_batches(
         stages.Read,
         fn_constructor_args=(config, pseudonyms.key()),
         batch_size=FRAMES_A_BATCH,
-        **where.decode.kwargs(),
+        **where.read,
     )
     located = pictures.map_batches(
         stages.Locate,
         fn_constructor_args=(shared, config.crops),
         batch_size=FRAMES_A_BATCH,
-        **where.locate.kwargs(),
+        **where.locate,
     )
     crops = located.map_batches(
         partial(stages.crop, side=bundle.preprocessing.roi_side),
         batch_size=FRAMES_A_BATCH,
-        **where.crop.kwargs(),
+        **where.light,
     )
     maps = crops.map_batches(
         stages.Segment,
         fn_constructor_args=(shared,),
         batch_size=CROPS_A_BATCH,
-        **where.segment.kwargs(),
+        **where.segment,
     )
     measured = maps.map_batches(
         stages.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out)),
         batch_size=CROPS_A_BATCH,
-        **where.measure.kwargs(),
+        **where.light,
     )
     if config.dicom_out:
         measured = measured.map_batches(
-            dicom.WriteObjects(config.dicom_out, run), batch_format="pyarrow", **where.write.kwargs()
+            dicom.WriteObjects(config.dicom_out, run), batch_format="pyarrow", **where.light
         )
     return measured.map_batches(
         stages.Write(config.results, run),
         batch_size=ROWS_A_FILE,
         batch_format="pyarrow",
-        **where.write.kwargs(),
+        **where.light,
     )
 
 
@@ -182,8 +181,8 @@ def _follow(rows: Dataset, objects: int, say: Callable[[str], None]) -> None:
     """Run the chain to its end, saying every ten seconds how far it is."""
     statuses: Counter[str] = Counter()
     start = told = time.monotonic()
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-        statuses.update(batch["status"].to_pylist())
+    for batch in rows.iter_batches(batch_size=None, batch_format="numpy"):
+        statuses.update(batch["status"])
         now = time.monotonic()
         if now - told > SAY_EVERY_S:
             told = now

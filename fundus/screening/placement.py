@@ -1,6 +1,6 @@
 """Where each stage of screening runs: what it claims of a node, and how wide it may grow.
 
-One rule for a laptop and for 40 GPUs. Claims are what a stage uses, since the autoscaler starts
+One rule for a laptop and for 40 GPUs. Claims are what a stage uses, since an autoscaler starts
 nodes by claims; bounds come from what the cluster may grow to, not from what is up at the start.
 """
 
@@ -10,66 +10,49 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext
 
-GIB = 1 << 30
 GROWS_TO = "FUNDUS_GROWS_TO"
 
-DECODE, MODEL, MODEL_ON_GPU, CROP, MEASURE, WRITE = 1.0, 1.0, 0.5, 0.1, 0.5, 0.1
-"""CPUs in use while a stage works, measured by `benchmarks/stages.py`; a GPU does a model's rest."""
-GPU_SHARE = 0.25
-"""Of a GPU, for either model. One share for both: whatever mixture meets on a GPU fills it."""
-LOCATE_GPUS, SEGMENT_GPUS = 1, 3
-"""Actors a GPU, at most: together one whole GPU."""
-LOCATE_CPUS, SEGMENT_CPUS = 0.3, 0.45
-"""Actors a CPU, at most, without GPUs: a quarter is left to the tasks. Measured 3 : 4 a picture."""
+HEAVY, BESIDE_A_GPU, LIGHT = 1.0, 0.5, 0.2
+"""CPUs that a reader or a model, a model on a GPU, and any other stage uses while it works."""
 SPARE = 0.9
-"""Share of a small machine that one of each stage may claim: the rest is for tasks that list."""
-DECODE_MEMORY = GIB
-"""Bytes: four frames of 12 megapixels, decoded twice over in a child, take 0.4 GiB."""
+"""Share of the CPUs that all actors and two light tasks may claim together."""
+READ, LOCATE, SEGMENT = 0.3, 0.25, 0.35
+"""Actors a CPU, at most, without GPUs. Measured 0.30, 0.27 and 0.36 of a picture's time; what is
+left is for the light stages, since an actor keeps what it claims."""
+READ_FOR_GPUS = 0.7
+"""Readers a CPU that the models leave over, at most, with GPUs."""
+GPU_SHARE, LOCATE_A_GPU, SEGMENT_A_GPU = 0.25, 1, 3
+"""One share for both models, so that whatever mixture meets on a GPU fills it, and at most as many
+actors as fill all GPUs. Chosen, not measured: no GPU was at hand."""
+READ_MEMORY = 1 << 30
+"""Bytes: four frames of 12 megapixels, each decoded in a child, take 0.4 GiB."""
 NO_PROGRESS_S = 20 * 60
 """Ray Data gives up then. A node of a pool that was at zero may take ten minutes to come."""
 
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage asks of Ray Data."""
-
-    cpus: float
-    most: int
-    """Tasks or actors at once."""
-    actors: bool = False
-    gpus: float = 0.0
-    memory: float = 0.0
-    """Bytes claimed; 0 claims none."""
-
-    def kwargs(self) -> dict[str, Any]:
-        """For `Dataset.map_batches`; the batch size stays the caller's."""
-        if self.actors:
-            compute: Any = ActorPoolStrategy(min_size=1, max_size=self.most)
-        else:
-            compute = TaskPoolStrategy(size=self.most)
-        claims = {"num_gpus": self.gpus or None, "memory": self.memory or None}
-        return {"compute": compute, "num_cpus": self.cpus} | {k: v for k, v in claims.items() if v}
+Kwargs = dict[str, Any]
+"""For `Dataset.map_batches`."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Every stage of the chain, in its order."""
+    """What each stage asks of Ray Data; the batch size stays the caller's."""
 
-    decode: Stage
-    locate: Stage
-    crop: Stage
-    segment: Stage
-    measure: Stage
-    write: Stage
+    read: Kwargs
+    locate: Kwargs
+    segment: Kwargs
+    light: Kwargs
+    """Of every stage that is a plain function."""
+    readers: int
+    """The most at once."""
 
 
 def reachable() -> dict[str, float]:
     """CPU, GPU and memory of the running Ray, or what FUNDUS_GROWS_TO says that it may grow to.
 
     A head of no CPUs whose pools are at zero tells nothing of what will come, and no autoscaler
-    says it to a driver (Ray 2.60): cluster.yaml sets the variable, "CPU=128 GPU=4", from its pools.
+    says it to a driver (Ray 2.60): cluster.yaml sets the variable from its pools: "CPU=128 GPU=4".
     """
     now = ray.cluster_resources()
     grown = amounts(os.environ.get(GROWS_TO, ""))
@@ -77,7 +60,7 @@ def reachable() -> dict[str, float]:
 
 
 def amounts(text: str) -> dict[str, float]:
-    """ "CPU=128 GPU=4" by name; ValueError, naming the variable, where it is not so."""
+    """Amounts by name; ValueError, naming the variable, where it is not so."""
     try:
         pairs = [word.split("=") for word in text.split()]
         return {name: float(amount) for name, amount in pairs}
@@ -85,35 +68,37 @@ def amounts(text: str) -> dict[str, float]:
         raise ValueError(f'{GROWS_TO} is "{text}", not like "CPU=128 GPU=4"') from None
 
 
-def placement(resources: Mapping[str, float], tasks: int) -> Placement:
-    """The stages' claims and bounds on these resources (`reachable`) for so many decode tasks.
+def placement(resources: Mapping[str, float]) -> Placement:
+    """The stages' claims and bounds on these resources: CPU, GPU, memory (see `reachable`).
 
-    One of each stage fits at once, on however small a machine: nothing waits for ever.
+    All actors and two light tasks fit at once, on however small a machine: nothing waits for ever.
     """
     cpus = max(1, int(resources.get("CPU", 0)))
     gpus = int(resources.get("GPU", 0))
-    model = MODEL_ON_GPU if gpus else MODEL
-    each = DECODE + 2 * model + CROP + MEASURE + WRITE
-    shrink = min(1.0, SPARE * cpus / each)
-    wide = max(1, min(cpus, tasks))
-
-    def task(claim: float) -> Stage:
-        return Stage(cpus=round(claim * shrink, 2), most=wide)
-
-    def actor(a_gpu: int, a_cpu: float) -> Stage:
-        most = max(1, min(tasks, gpus * a_gpu if gpus else int(cpus * a_cpu)))
-        share = GPU_SHARE if gpus else 0.0
-        return Stage(cpus=round(model * shrink, 2), most=most, actors=True, gpus=share)
-
-    memory = min(DECODE_MEMORY, int(resources.get("memory", 0) / (2 * wide)))
+    if gpus:
+        locate, segment = LOCATE_A_GPU * gpus, SEGMENT_A_GPU * gpus
+        model, share = BESIDE_A_GPU, GPU_SHARE
+        readers = int(READ_FOR_GPUS * (cpus - model * (locate + segment)))
+    else:
+        model, share = HEAVY, 0.0
+        readers, locate, segment = int(READ * cpus), int(LOCATE * cpus), int(SEGMENT * cpus)
+    readers, locate, segment = max(1, readers), max(1, locate), max(1, segment)
+    widest = HEAVY * readers + model * (locate + segment) + 2 * LIGHT
+    shrink = min(1.0, SPARE * cpus / widest)
+    memory = min(READ_MEMORY, int(resources.get("memory", 0) / (2 * readers)))
     return Placement(
-        decode=Stage(round(DECODE * shrink, 2), most=wide, actors=True, memory=memory),
-        locate=actor(LOCATE_GPUS, LOCATE_CPUS),
-        crop=task(CROP),
-        segment=actor(SEGMENT_GPUS, SEGMENT_CPUS),
-        measure=task(MEASURE),
-        write=task(WRITE),
+        read=_actors(readers, num_cpus=HEAVY * shrink, memory=memory),
+        locate=_actors(locate, num_cpus=model * shrink, num_gpus=share),
+        segment=_actors(segment, num_cpus=model * shrink, num_gpus=share),
+        light={"num_cpus": round(LIGHT * shrink, 3)},
+        readers=readers,
     )
+
+
+def _actors(most: int, **claims: float) -> Kwargs:
+    """A pool from 1; a claim of nothing is left out."""
+    pool = ActorPoolStrategy(min_size=1, max_size=most)
+    return {"compute": pool} | {name: round(value, 3) for name, value in claims.items() if value}
 
 
 def tune(context: DataContext) -> None:

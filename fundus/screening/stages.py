@@ -54,8 +54,7 @@ class Read:
     """
 
     def __init__(self, config: Screening, subject_key: bytes | None) -> None:
-        self.config, self.decode = config, Decoder()
-        self.told = {"subject_key": subject_key, "keep_header": bool(config.dicom_out)}
+        self.config, self.subject_key, self.decode = config, subject_key, Decoder()
 
     def __call__(self, batch: Batch) -> Batch:
         listed = zip(*(batch[name] for name in ENTRY), strict=True)
@@ -65,7 +64,11 @@ class Read:
             try:
                 if isinstance(content, FetchFailed):
                     raise content
-                found = self.decode(content, **self.told)
+                found = self.decode(
+                    content,
+                    subject_key=self.subject_key,
+                    keep_header=bool(self.config.dicom_out),
+                )
             except (FetchFailed, Refused) as refusal:
                 failed = {"status": refusal.status, "error": refusal.reason}
                 rows.append(known | _columns_of_picture(BLANK) | failed | {"width": 0, "height": 0})
