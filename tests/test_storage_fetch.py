@@ -161,6 +161,7 @@ def test_through_faults_of_every_kind_all_bytes_are_right(s3, bucket, faults):
         s3.client.put_object(Bucket=bucket, Key=key, Body=data)
     entries = list(walk(f"s3://{bucket}"))
     proxy = faults(seed=7, share=0.05, stall_s=5)
-    for number, data in fetch_many(entries, retry=QUICK):
+    patient = Retry(tries=12, first_s=0.02, longest_s=0.1, stall_s=2, deadline_s=60)
+    for number, data in fetch_many(entries, retry=patient):
         assert data == sent[entries[number].uri.rsplit("/", 1)[1]]
     assert len(proxy.faults) == 6 and proxy.faults.total() > 30

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fundus.storage import archives, objects, zips
 from fundus.storage import fetch as fetching
-from fundus.storage import members, objects
 from fundus.storage.entries import Entry
 from fundus.storage.fetch import FetchFailed, fetch, fetch_many
 from fundus.storage.listing import walk
@@ -250,10 +250,10 @@ def test_a_tar_that_is_cut_off_gives_its_sound_members_and_an_entry_for_the_rest
 
 
 def test_more_members_than_are_listed_end_with_an_entry_that_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(members, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
     found = placed(tmp_path, "day.zip", a_zip({f"{n}.jpg": b"1" for n in range(5)}))
     assert [e.status for e in found] == ["", "", "", "too_large"]
-    monkeypatch.setattr(members, "MOST_INDEX", 100)
+    monkeypatch.setattr(zips, "MOST_INDEX", 100)
     (entry,) = walk(str(tmp_path))
     assert entry.status == "too_large" and "an index of" in entry.error
 

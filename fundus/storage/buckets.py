@@ -10,9 +10,10 @@ from threading import Event, Lock
 from typing import Any, Generic, TypeVar
 
 from fundus.storage import entries, s3
-from fundus.storage.entries import Entry, Wanted, is_archive, opened
+from fundus.storage.archives import opened
+from fundus.storage.entries import Entry, Wanted
 from fundus.storage.retry import Retry
-from fundus.storage.uris import split_s3
+from fundus.storage.uris import is_archive, split_s3
 
 T = TypeVar("T")
 Page = list[dict[str, Any]]

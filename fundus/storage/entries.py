@@ -1,37 +1,25 @@
-"""Entries: what is known of an object before it is read, and what lies in archives."""
+"""Entries: what is known of an object before it is read, and which of them are wanted."""
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fundus.storage import members, s3
-from fundus.storage.objects import (
-    BLOCK,
-    FetchFailed,
-    local_etag,
-    open_object,
-    other,
-    other_etag,
-    too_large,
-)
+from fundus.storage import s3
+from fundus.storage.objects import local_etag, other, other_etag, too_large
 from fundus.storage.retry import Retry, StorageFailed
 from fundus.storage.uris import (
-    MEMBER,
     S3,
     decode,
     encode,
+    is_archive,
     join_s3,
     local_path,
     scheme_of,
     split_s3,
 )
-
-STREAM_BLOCK = 1 << 22
-"""Bytes of a tar.gz that are asked for at once: all of them are needed."""
 
 FOLDER, LINK, SPECIAL, UNKNOWN = "folder", "link", "special", "unknown"
 """Etags of what has none and is refused."""
@@ -53,11 +41,6 @@ class Entry:
     """Why, in one sentence."""
     modified: datetime | None = None
     """Last change in UTC, a member's being its archive's; None where it is unknown."""
-
-
-def is_archive(uri: str) -> bool:
-    """Whether it is opened and its members listed in its place: told by its suffix."""
-    return uri.lower().endswith(members.SUFFIXES)
 
 
 def of_path(path: bytes) -> Entry:
@@ -141,35 +124,3 @@ class Wanted:
             return False
         name = decode(uri.removeprefix(self.root)).lstrip("/")
         return not self.glob or fnmatchcase(name, self.glob)
-
-
-def opened(entry: Entry, wanted: Wanted) -> Iterator[Entry]:
-    """The entry, or what lies in it: as far as it is wanted."""
-    if entry.status or not is_archive(entry.uri):
-        return filter(wanted, [entry])
-    if not wanted.recent(entry):
-        return iter([])
-    return (one for one in _inside(entry) if one.uri == entry.uri or wanted(one))
-
-
-def _inside(entry: Entry) -> Iterator[Entry]:
-    """The members, and at their end the archive itself where it is broken, out of bounds, empty."""
-    empty = True
-    block = BLOCK if entry.uri.lower().endswith((".zip", ".tar")) else STREAM_BLOCK
-    try:
-        with open_object(entry.uri, entry.etag, entry.size, block) as file:
-            for member in members.members(file, entry.uri, entry.size):
-                empty = False
-                yield Entry(
-                    entry.uri + MEMBER + member.path,
-                    f"{entry.etag}!{member.where}",
-                    member.where.size,
-                    member.status,
-                    member.error,
-                    entry.modified,
-                )
-    except FetchFailed as failed:
-        yield replace(entry, status=failed.status, error=failed.reason)
-        return
-    if empty:
-        yield replace(entry, status="unsupported", error="an archive without members")

@@ -6,11 +6,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock
 
-from fundus.storage.entries import STREAM_BLOCK, Entry
-from fundus.storage.members import TAR_GZ, ZIP, Inflated, Where, read_zip_member, where
-from fundus.storage.objects import MAX_BYTES, FetchFailed, open_object, read
+from fundus.storage.entries import Entry
+from fundus.storage.members import TAR_GZ, ZIP, Where, where
+from fundus.storage.objects import MAX_BYTES, STREAM_BLOCK, FetchFailed, open_object, read
 from fundus.storage.retry import PATIENT, Retry, retries
+from fundus.storage.tars import Inflated
 from fundus.storage.uris import split_member
+from fundus.storage.zips import read_zip_member
 
 __all__ = ["FetchFailed", "Retry", "fetch", "fetch_many", "retries"]
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from fundus.storage import entries
+from fundus.storage.archives import opened
 from fundus.storage.buckets import THREADS, existing_prefix, objects
-from fundus.storage.entries import UNKNOWN, Entry, Wanted, opened
+from fundus.storage.entries import UNKNOWN, Entry, Wanted
 from fundus.storage.folders import existing_folder, files
 from fundus.storage.objects import other
 from fundus.storage.retry import PATIENT, Retry, StorageFailed

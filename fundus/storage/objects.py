@@ -25,6 +25,8 @@ CHUNK = 1 << 16
 """Bytes of a body that are read at once: at most so many are asked for again when it breaks."""
 BLOCK = 1 << 18
 """Bytes that are asked for at once where an archive is looked through."""
+STREAM_BLOCK = 1 << 22
+"""Bytes of a tar.gz that are asked for at once: all of them are needed."""
 PACKAGES = {"gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """Other storage that fsspec reads, by scheme, and the package that each needs."""
 CHANGED = "it changed after it was listed"
