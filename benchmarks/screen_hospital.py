@@ -44,8 +44,7 @@ def screen(archive: str, results: str, more: Sequence[str], tries: int = 1) -> t
         raise SystemExit(f"screening ended with {done.returncode}")
     place = open_place(results)
     columns = ["uri", "status", "error", "frame", "frames"]
-    files = pointer.read(place)[0].files
-    return pa.concat_tables(runs.read_columns(place, f.path, columns) for f in files), number
+    return runs.read_current(place, pointer.read(place)[0], columns), number
 
 
 def compared(rows: pa.Table, hospital: Hospital) -> int:

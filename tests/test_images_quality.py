@@ -3,9 +3,9 @@ import csv
 import cv2
 import numpy as np
 import pytest
+from fundus.datasets.camera import CAMERAS, clinic
 from PIL import Image, ImageDraw
 
-from fundus.datasets.camera import CAMERAS, clinic
 from fundus.datasets.synthetic import draw
 from fundus.images.fov import field_of_view
 from fundus.images.picture import pictures
