@@ -4,7 +4,7 @@
     python benchmarks/listing.py --count 1000000 --on s3
     python benchmarks/listing.py --count 1000000 --on folder
 
-Makes that many small objects, a thousand a folder, on a real S3 server (SeaweedFS, filled by its
+Makes that many empty objects, a thousand a folder, on a real S3 server (SeaweedFS, filled by its
 own file interface, which is faster than S3's) or in a folder; lists them; prints the memory of
 the process that lists when it has seen 10,000, 100,000 and so on.
 """
@@ -100,7 +100,7 @@ def fill(port: int, bucket: str, count: int, first: int) -> None:
     connection = HTTPConnection("127.0.0.1", port)
     for name in names(range(first, count, WRITERS)):
         kind = {"Content-Type": "image/jpeg"}
-        connection.request("PUT", f"/buckets/{bucket}/archive/{name}", body=b"1", headers=kind)
+        connection.request("PUT", f"/buckets/{bucket}/archive/{name}", headers=kind)
         reply = connection.getresponse()
         reply.read()
         if reply.status != 201:

@@ -12,7 +12,6 @@ import time
 from datetime import datetime
 from typing import Any
 
-import botocore.exceptions as failures
 import fsspec
 
 from fundus.storage import s3
@@ -81,7 +80,10 @@ def _read_local(uri: str, etag: str, start: int, stop: int | None) -> bytes:
             stop = found.st_size if stop is None else min(stop, found.st_size)
             _bounded(stop - start)
             file.seek(start)
-            return file.read(max(0, stop - start))
+            data = file.read(max(0, stop - start))
+            if len(data) < stop - start:
+                raise FetchFailed("read_failed", CHANGED)
+            return data
     except OSError as error:
         raise FetchFailed("read_failed", f"it cannot be read: {error.strerror}") from error
 
@@ -112,7 +114,7 @@ def _drain(reply: dict[str, Any], got: bytearray, patience: Patience) -> None:
             patience.progress()
             if time.monotonic() > patience.deadline:
                 raise StorageFailed(f"the storage was too slow ({patience.retry.deadline_s:g} s)")
-    except failures.BotoCoreError as error:
+    except s3.FAILURES as error:
         raise s3.meaning(error) from error
     finally:
         body.close()

@@ -8,7 +8,6 @@ from email.utils import parsedate_to_datetime
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-import botocore.exceptions as failures
 from pyarrow import fs
 
 from fundus.storage import s3
@@ -40,7 +39,7 @@ class S3Place:
             reply = s3.once("get_object", PATIENT, **self._object(name))
             try:
                 return reply["Body"].read(), _etag(reply)
-            except failures.BotoCoreError as error:
+            except s3.FAILURES as error:
                 raise s3.meaning(error) from error
 
         try:
