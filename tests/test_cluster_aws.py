@@ -178,7 +178,9 @@ def statements(aws: Any) -> list[dict[str, Any]]:
     version = iam.get_policy_version(PolicyArn=data["Arn"], VersionId="v1")["PolicyVersion"]
     head = iam.get_role_policy(RoleName="fundus-head", PolicyName="start-and-end-workers")
     documents = [version["Document"], head["PolicyDocument"]]
-    return [s for d in documents for s in (yaml.safe_load(d) if isinstance(d, str) else d)["Statement"]]
+    return [
+        s for d in documents for s in (yaml.safe_load(d) if isinstance(d, str) else d)["Statement"]
+    ]
 
 
 def many(value: str | list[str]) -> list[str]:
@@ -200,7 +202,9 @@ def test_the_archive_can_be_read_and_not_written(aws: Any) -> None:
         for action in many(statement["Action"])
         if action.startswith("s3:") and action != "s3:ListBucket"
     }
-    reads = [r for s in statements(aws) if "s3:GetObject" in s["Action"] for r in many(s["Resource"])]
+    reads = [
+        r for s in statements(aws) if "s3:GetObject" in s["Action"] for r in many(s["Resource"])
+    ]
     assert reads == ["arn:aws:s3:::clinic/2027/*", "arn:aws:s3:::screening/*"]
     for action in set(allowed) - {"s3:GetObject"}:
         assert allowed[action] == ["arn:aws:s3:::screening/*"]

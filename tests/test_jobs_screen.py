@@ -102,10 +102,20 @@ def test_nothing_of_a_patient_is_in_rows_logs_errors_or_names(archive, tmp_path)
     sound = dicom_file(SMOOTH, **planted)
     (archive / "1.dcm").write_bytes(sound)
     (archive / "2.dcm").write_bytes(sound[: len(sound) // 2])
-    (archive / "3.dcm").write_bytes(dicom_file(SMOOTH, Rows="Planted", **planted))
+    (archive / "3.dcm").write_bytes(
+        dicom_file(SMOOTH, PhotometricInterpretation="PLANTED", **planted)
+    )
     results, folder = tmp_path / "results", Path(tempfile.mkdtemp(dir="/tmp"))  # a short path
     command = [sys.executable, str(JOBS / "screen.py"), "--archive", str(archive)]
-    command += ["--results", str(results), "--bundle", str(tmp_path / "bundle"), "--roi"]
+    command += [
+        "--results",
+        str(results),
+        "--bundle",
+        str(tmp_path / "bundle"),
+        "--roi",
+        "--gradability",
+        "off",
+    ]
     environment = os.environ | {
         "RAY_TMPDIR": str(folder),
         pseudonyms.KEY: "a key of the site's own",
