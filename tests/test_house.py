@@ -13,6 +13,7 @@ FLOORS = {
     "images": 1,
     "anatomy": 1,
     "datasets": 2,
+    "dicom_out": 2,
     "models": 2,
     "screening": 3,
     "training": 3,
