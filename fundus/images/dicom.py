@@ -43,7 +43,8 @@ HEADER = (
     *("ReferringPhysicianName", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber"),
     *("FrameOfReferenceUID", "AcquisitionDateTime", "ContentDate", "ContentTime"),
     *("Laterality", "ImageLaterality", "NumberOfFrames", "Rows", "Columns"),
-    *("PixelSpacing", "ImagerPixelSpacing"),
+    *("PixelSpacing", "ImagerPixelSpacing", "PositionReferenceIndicator"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 """What an object that is derived from this one must repeat of it, and what says which eye."""
 
@@ -55,7 +56,7 @@ def read(
 
     Sizes come from the header and are checked before any pixel is decoded or inflated.
     """
-    with _silence():
+    with silence():
         try:
             dataset, syntax = _parse(data, most_inflated=6 * max_pixels + (1 << 20))
         except BROKEN as error:
@@ -76,7 +77,7 @@ def read(
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """pydicom's warnings and log quote values: names, ids and birth dates among them."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg")]
     before = [logger.disabled for logger in loggers]
