@@ -1,7 +1,5 @@
 import numpy as np
 import pytest
-from fundus.screening.settings import Screening
-from fundus.storage.listing import walk
 from PIL import Image
 from test_anatomy_risk import model as risk_model
 from test_images_decode import SMOOTH, saved
@@ -10,6 +8,8 @@ from fundus.images.roi import Roi
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Thresholds
 from fundus.screening import stages
+from fundus.screening.settings import Screening
+from fundus.storage.listing import walk
 
 RUN = Run("r", "b", "frames")
 

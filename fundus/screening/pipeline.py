@@ -21,12 +21,14 @@ from ray.data import DataContext, Dataset
 from fundus.ledger import current as pointer
 from fundus.ledger import inventory, pseudonyms, publish, runs
 from fundus.ledger.claim import Claim, claimed
+from fundus.ledger.current import Current
 from fundus.ledger.inventory import Inventory
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Bundle
 from fundus.screening import dicom, report, stages
 from fundus.screening.placement import placement, reachable, tune
 from fundus.screening.settings import Screening
+from fundus.storage.entries import Entry
 from fundus.storage.listing import walk
 from fundus.storage.places import Place, open_place
 
@@ -52,17 +54,19 @@ def screen(
     """
     config.check(bundle)
     start = time.monotonic()
+    entries = list_archive(config)
     place = open_place(config.results)
     with (
         claimed(place, take_over=config.take_over) as claim,
         tempfile.TemporaryDirectory(prefix="fundus-") as scratch,
     ):
-        return _screen(config, bundle, place, claim, Path(scratch), start, say)
+        return _screen(config, bundle, entries, place, claim, Path(scratch), start, say)
 
 
 def _screen(
     config: Screening,
     bundle: Bundle,
+    entries: Iterable[Entry],
     place: Place,
     claim: Claim,
     scratch: Path,
@@ -72,7 +76,7 @@ def _screen(
     digest = bundle.digest
     current, etag = pointer.read(place)
     run = runs.begin(place, current, digest, config.settings)
-    listed = list_archive(config, scratch)
+    listed = keep(config, entries, scratch)
     place.put(f"{run.folder}/inventory.parquet", (scratch / "listed.parquet").read_bytes())
     say(f"run {run.run_id}: {listed.objects} objects listed")
     known = runs.answered(place, current, run, retry=config.retry_failed)
@@ -88,9 +92,8 @@ def _screen(
     publish.reconcile(wanted, found)
     following = publish.publish(place, run, current, etag, wanted, found, claim)
     fresh = [file for file in following.files if file.run_id == run.run_id]
-    rows = [runs.read_columns(place, file.path, list(report.COLUMNS)) for file in fresh]
     summary = report.summarise(
-        pa.concat_tables(rows) if rows else report.no_rows(),
+        runs.read_current(place, Current(files=tuple(fresh)), list(report.COLUMNS)),
         run_id=run.run_id,
         bundle=digest,
         archive=config.archive if not config.pseudonymise_uris else "",
@@ -105,18 +108,22 @@ def _screen(
     return summary
 
 
-def list_archive(config: Screening, scratch: Path) -> Inventory:
-    """The archive's objects, on this machine's disk."""
-    shown: Callable[[str], str] = str
-    if config.pseudonymise_uris:
-        shown = partial(pseudonyms.pseudonym, secret=pseudonyms.key() or b"")
-    entries = walk(
+def list_archive(config: Screening) -> Iterable[Entry]:
+    """The archive's objects, listed as they are asked for; ValueError, at once, for no archive."""
+    return walk(
         config.archive,
         leave_out=config.results,
         suffixes=config.suffixes or None,
         glob=config.glob,
         modified_since=config.modified_since,
     )
+
+
+def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventory:
+    """The listing on this machine's disk, with the URIs that rows will carry."""
+    shown: Callable[[str], str] = str
+    if config.pseudonymise_uris:
+        shown = partial(pseudonyms.pseudonym, secret=pseudonyms.key() or b"")
     listed = inventory.write(entries, scratch, shown, config.limit)
     if config.uri_map:
         pseudonyms.write_map(config.uri_map, listed.batches())

@@ -18,8 +18,10 @@ from ray import ObjectRef
 
 from fundus.anatomy.postprocess import NO_DISC
 from fundus.anatomy.risk import RiskModel
-from fundus.images import laterality, quality, roi
+from fundus.images import quality, roi
 from fundus.images.decode import Refused
+from fundus.images.fov import field_of_view
+from fundus.images.laterality import of_anatomy
 from fundus.images.picture import Picture
 from fundus.images.roi import Roi
 from fundus.images.sandbox import Decoder
@@ -116,11 +118,17 @@ class Locate:
             if detection.roi is None:
                 reason = f"no disc was found (confidence {detection.confidence:.2f})"
                 _say(batch, i, "no_disc", reason)
-            elif not source[i] and (side := laterality.of_frame(image, detection.roi)):
+            elif not source[i] and (side := self._eye(image, detection.roi)):
                 batch["laterality"][i], source[i] = side, "anatomy"
         metrics.count_pictures("locate", len(confidence))
         found = {"disc_confidence": confidence, "laterality_source": source}
         return batch | found | _roi_columns(located)
+
+    def _eye(self, image: np.ndarray, where: Roi) -> str | None:
+        field = field_of_view(image)
+        diameter = where.size / self.predictor.preprocessing.roi_scale
+        middle = (where.x + where.size / 2, where.y + where.size / 2)
+        return of_anatomy(field, *middle, diameter) if field else None
 
 
 def crop(batch: Batch, *, side: int) -> Batch:
