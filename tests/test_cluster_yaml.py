@@ -113,7 +113,14 @@ def test_what_is_mounted_is_there_and_enough_to_install(written: dict[str, Any])
     mounts = {k: v for k, v in written["file_mounts"].items() if not v.startswith("~")}
     assert all((ROOT / local).exists() for local in mounts.values())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = {"pyproject.toml", project["readme"], *project["license-files"], "fundus", "jobs", "deploy"}
+    needed = {
+        "pyproject.toml",
+        project["readme"],
+        *project["license-files"],
+        "fundus",
+        "jobs",
+        "deploy",
+    }
     assert needed <= set(mounts.values())
     assert all(remote == f"~/fundus/{local}" for remote, local in mounts.items())
 

@@ -14,7 +14,7 @@ import yaml
 
 
 def grows_to(config: Mapping[str, Any]) -> str:
-    """"CPU=128 GPU=4 memory=...": all nodes of all pools together, the head not counted."""
+    """ "CPU=128 GPU=4 memory=...": all nodes of all pools together, the head not counted."""
     total: dict[str, int] = {}
     for name, kind in config["available_node_types"].items():
         if name != config["head_node_type"]:
