@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """What the sandbox costs: python benchmarks/decode.py [--data FOLDER] [--rounds 20]
 
-Decodes the same pictures directly and in the sandbox, in turn, and prints milliseconds per megapixel
+Decodes the same pictures directly and in the sandbox, in turn, and prints milliseconds a megapixel
 and their ratio. Only the ratio travels from machine to machine.
 """
 
@@ -32,8 +32,9 @@ def main() -> None:
         megapixels = pictures(data)[0].pixels.size / 3e6
         direct, sandboxed = _compare(data, decoder, options.rounds)
         print(
-            f"{name}: {megapixels:.1f} megapixels, direct {direct / megapixels:.1f} ms a megapixel, "
-            f"sandboxed {sandboxed / megapixels:.1f}, ratio {sandboxed / direct:.2f}"
+            f"{name}: {megapixels:.1f} megapixels; ms a megapixel: "
+            f"{direct / megapixels:.1f} direct, "
+            f"{sandboxed / megapixels:.1f} sandboxed, ratio {sandboxed / direct:.2f}"
         )
 
 

@@ -11,7 +11,7 @@ import random
 import socket
 import struct
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from threading import Thread
 from urllib.parse import urlsplit
@@ -84,7 +84,7 @@ class FaultProxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with closing(writer), suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
             method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
             self.requests.append((method, path))
@@ -92,7 +92,6 @@ class FaultProxy:
             self.faults.update([fault.kind] if fault else [])
             request = await self._body(head, reader, writer)
             await self._answer(fault, request, method, writer)
-        writer.close()
 
     def _drawn(self, method: str, path: str) -> Fault | None:
         for fault in self.plan:
@@ -117,8 +116,11 @@ class FaultProxy:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         kept = [line for line in lines if not line.lower().startswith((b"expect:", b"connection:"))]
         body = await reader.readexactly(int(headers.get(b"content-length", 0)))
-        if headers.get(b"transfer-encoding") == b"chunked":
-            body = await reader.readuntil(b"0\r\n\r\n")
+        size = headers.get(b"transfer-encoding") == b"chunked"
+        while size:
+            line = await reader.readuntil(b"\r\n")
+            size = int(line.split(b";")[0], 16)
+            body += line + await reader.readexactly(size + 2)
         return b"\r\n".join([*kept, b"Connection: close", b"", b""]) + body
 
     async def _answer(self, fault: Fault | None, request: bytes, method: str, writer) -> None:
@@ -134,7 +136,7 @@ class FaultProxy:
         reply = await self._asked(request)
         if kind == LOST:
             return _reset(writer)
-        end = reply.index(b"\r\n\r\n") + 4
+        end = reply.find(b"\r\n\r\n") + 4
         half = end + (len(reply) - end) // 2
         writer.write(reply[:half] if kind in (RESET_BODY, TRUNCATE, STALL) else reply)
         await writer.drain()

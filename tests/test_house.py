@@ -16,6 +16,7 @@ FLOORS = {
     "storage": 1,
     "augmentation": 2,
     "datasets": 2,
+    "dicom_out": 2,
     "models": 2,
     "ledger": 2,
     "cluster": 3,

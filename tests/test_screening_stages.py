@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from fundus.storage.listing import walk
 from PIL import Image
 from test_anatomy_risk import model as risk_model
 from test_images_decode import SMOOTH, saved
@@ -9,6 +8,8 @@ from fundus.images.roi import Roi
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Thresholds
 from fundus.screening import stages
+from fundus.screening.settings import Screening
+from fundus.storage.listing import walk
 
 RUN = Run("r", "b", "frames")
 
@@ -124,11 +125,12 @@ def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
             "source": entry.uri,
             "uri": "a",
             "etag": entry.etag,
+            "size": entry.size,
             "status": "",
             "error": "",
         }.items()
     }
-    read = stages.Read(None, False)
+    read = stages.Read(Screening("a", "b", gradability="off"), None)
     assert read(batch)["status"][0] == "ok"
     assert batch["status"][0] == ""  # the batch that came in is not written to
 

@@ -8,6 +8,7 @@ import pytest
 from fault_proxy import BUSY, LOST, TRUNCATE, Fault, FaultProxy
 
 from fundus.storage.places import open_place
+from fundus.storage.retry import Retry
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
@@ -113,6 +114,25 @@ def test_a_winner_whose_reply_was_lost_knows_that_it_won(s3, bucket, monkeypatch
         assert proxy.faults[LOST] == 1
         assert [method for method, _ in proxy.requests].count("PUT") == 2
         assert put(through, b"yours, token 8") is None
+
+
+@pytest.mark.s3
+def test_through_faults_of_every_kind_each_name_has_one_winner_who_knows_it(
+    s3, bucket, monkeypatch
+):
+    with FaultProxy(s3.endpoint, seed=5, share=0.05, stall_s=5) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setattr("fundus.storage.places.PATIENT", Retry(first_s=0.02, stall_s=1))
+        place = open_place(f"s3://{bucket}")
+        tries = [
+            (f"claims/{name}", b"token %d" % writer) for name in range(20) for writer in range(3)
+        ]
+        with ThreadPoolExecutor(6) as pool:
+            etags = list(pool.map(lambda one: place.put_if_absent(*one), tries))
+        won = {name: (data, etag) for (name, data), etag in zip(tries, etags, strict=True) if etag}
+        assert sum(map(bool, etags)) == 20
+        assert won == {name: place.read(name) for name in place.list()}
+        assert proxy.faults[LOST] and proxy.faults.total() > 10
 
 
 @pytest.mark.s3

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fundus.storage.listing import Entry
+from fundus.storage.entries import Entry
 
 _TEXT = pa.string()
 LISTED = pa.schema(

@@ -152,6 +152,13 @@ def read_columns(place: Place, path: str, columns: list[str]) -> pa.Table:
         return pq.ParquetFile(file).read(columns=columns)
 
 
+def read_current(place: Place, current: Current, columns: list[str]) -> pa.Table:
+    """Some columns of all current rows: one row a picture."""
+    empty = pa.schema([row.SCHEMA.field(name) for name in columns]).empty_table()
+    files = [read_columns(place, file.path, columns) for file in current.files]
+    return pa.concat_tables([empty, *files])
+
+
 def _ids_of(place: Place, name: str) -> tuple[pa.Table, int] | None:
     found = place.read(name)
     if found is None:

@@ -6,6 +6,7 @@ import math
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -20,12 +21,14 @@ from ray.data import DataContext, Dataset
 from fundus.ledger import current as pointer
 from fundus.ledger import inventory, pseudonyms, publish, runs
 from fundus.ledger.claim import Claim, claimed
+from fundus.ledger.current import Current
 from fundus.ledger.inventory import Inventory
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Bundle
 from fundus.screening import dicom, report, stages
-from fundus.screening.placement import Placement, placement
+from fundus.screening.placement import placement, reachable, tune
 from fundus.screening.settings import Screening
+from fundus.storage.entries import Entry
 from fundus.storage.listing import walk
 from fundus.storage.places import Place, open_place
 
@@ -51,17 +54,19 @@ def screen(
     """
     config.check(bundle)
     start = time.monotonic()
+    entries = list_archive(config)
     place = open_place(config.results)
     with (
         claimed(place, take_over=config.take_over) as claim,
         tempfile.TemporaryDirectory(prefix="fundus-") as scratch,
     ):
-        return _screen(config, bundle, place, claim, Path(scratch), start, say)
+        return _screen(config, bundle, entries, place, claim, Path(scratch), start, say)
 
 
 def _screen(
     config: Screening,
     bundle: Bundle,
+    entries: Iterable[Entry],
     place: Place,
     claim: Claim,
     scratch: Path,
@@ -71,24 +76,24 @@ def _screen(
     digest = bundle.digest
     current, etag = pointer.read(place)
     run = runs.begin(place, current, digest, config.settings)
-    listed = list_archive(config, scratch)
+    listed = keep(config, entries, scratch)
     place.put(f"{run.folder}/inventory.parquet", (scratch / "listed.parquet").read_bytes())
     say(f"run {run.run_id}: {listed.objects} objects listed")
     known = runs.answered(place, current, run, retry=config.retry_failed)
     wanted = _table(runs.left(listed.batches(), known))
     before = runs.staged(place, run)
-    todo = _table(runs.left(wanted.to_batches(), runs.whole(before.ids)))
+    # Sorted, so that rows which will lie in one file are staged together.
+    todo = _table(runs.left(wanted.to_batches(), runs.whole(before.ids))).sort_by("uri")
     say(f"{todo.num_rows} to screen, {wanted.num_rows - todo.num_rows} staged by an earlier try")
     if todo.num_rows:
-        _quiet()
+        _prepare()
         _follow(_rows(config, bundle, run, todo), todo.num_rows, say)
     found = runs.staged(place, run)
     publish.reconcile(wanted, found)
     following = publish.publish(place, run, current, etag, wanted, found, claim)
     fresh = [file for file in following.files if file.run_id == run.run_id]
-    rows = [runs.read_columns(place, file.path, list(report.COLUMNS)) for file in fresh]
     summary = report.summarise(
-        pa.concat_tables(rows) if rows else report.no_rows(),
+        runs.read_current(place, Current(files=tuple(fresh)), list(report.COLUMNS)),
         run_id=run.run_id,
         bundle=digest,
         archive=config.archive if not config.pseudonymise_uris else "",
@@ -103,18 +108,22 @@ def _screen(
     return summary
 
 
-def list_archive(config: Screening, scratch: Path) -> Inventory:
-    """The archive's objects, on this machine's disk."""
-    shown: Callable[[str], str] = str
-    if config.pseudonymise_uris:
-        shown = partial(pseudonyms.pseudonym, secret=pseudonyms.key() or b"")
-    entries = walk(
+def list_archive(config: Screening) -> Iterable[Entry]:
+    """The archive's objects, listed as they are asked for; ValueError, at once, for no archive."""
+    return walk(
         config.archive,
         leave_out=config.results,
         suffixes=config.suffixes or None,
         glob=config.glob,
         modified_since=config.modified_since,
     )
+
+
+def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventory:
+    """The listing on this machine's disk, with the URIs that rows will carry."""
+    shown: Callable[[str], str] = str
+    if config.pseudonymise_uris:
+        shown = partial(pseudonyms.pseudonym, secret=pseudonyms.key() or b"")
     listed = inventory.write(entries, scratch, shown, config.limit)
     if config.uri_map:
         pseudonyms.write_map(config.uri_map, listed.batches())
@@ -122,9 +131,9 @@ def list_archive(config: Screening, scratch: Path) -> Inventory:
 
 
 def _rows(config: Screening, bundle: Bundle, run: Run, todo: pa.Table) -> Dataset:
-    """The chain: object -> pictures -> graded -> disc -> crop -> maps -> measures -> file."""
-    where: Placement = placement(ray.cluster_resources())
+    """The chain: object -> pictures -> disc -> crop -> maps -> measures -> file."""
     shared = ray.put(bundle)
+    where = placement(reachable())
     share = min(ROWS_A_TASK, math.ceil(todo.num_rows / (2 * where.readers)))
     share = max(share, math.ceil(todo.num_rows / MOST_TASKS))
     # Slices of the driver's table: read_parquet and a repartition cost 6 s more, measured.
@@ -132,14 +141,11 @@ def _rows(config: Screening, bundle: Bundle, run: Run, todo: pa.Table) -> Datase
     objects = ray.data.from_arrow(slices)
     pictures = objects.map_batches(
         stages.Read,
-        fn_constructor_args=(pseudonyms.key(), bool(config.dicom_out)),
+        fn_constructor_args=(config, pseudonyms.key()),
         batch_size=FRAMES_A_BATCH,
         **where.read,
     )
-    graded = pictures.map_batches(
-        stages.Grade(config.gradability, config.crops), batch_size=FRAMES_A_BATCH, **where.light
-    )
-    located = graded.map_batches(
+    located = pictures.map_batches(
         stages.Locate,
         fn_constructor_args=(shared, config.crops),
         batch_size=FRAMES_A_BATCH,
@@ -182,8 +188,8 @@ def _follow(rows: Dataset, objects: int, say: Callable[[str], None]) -> None:
     """Run the chain to its end, saying every ten seconds how far it is."""
     statuses: Counter[str] = Counter()
     start = told = time.monotonic()
-    for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-        statuses.update(batch["status"].to_pylist())
+    for batch in rows.iter_batches(batch_size=None, batch_format="numpy"):
+        statuses.update(batch["status"])
         now = time.monotonic()
         if now - told > SAY_EVERY_S:
             told = now
@@ -192,11 +198,14 @@ def _follow(rows: Dataset, objects: int, say: Callable[[str], None]) -> None:
             say(f"{statuses.total()} rows of {objects} objects, {pace:.2f} a second: {so_far}")
 
 
-def _quiet() -> None:
-    """Ray Data's progress belongs on a terminal; in a log it is five lines a second of nothing."""
+def _prepare() -> None:
+    """How Ray Data shall run: its progress on a terminal alone, in a log it says nothing often."""
     context = DataContext.get_current()
+    tune(context)
     context.enable_progress_bars = sys.stderr.isatty()
     context.enable_rich_progress_bars = True
     context.print_on_execution_start = False
+    # Bounds are made for a large archive; a small one does not reach them.
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -46,11 +46,6 @@ class Summary:
     vcdr_sd_median: float | None
 
 
-def no_rows() -> pa.Table:
-    """What a run that had nothing to do is summarised from."""
-    return pa.schema([row.SCHEMA.field(name) for name in COLUMNS]).empty_table()
-
-
 def summarise(
     rows: pa.Table,
     *,

@@ -18,8 +18,10 @@ from ray import ObjectRef
 
 from fundus.anatomy.postprocess import NO_DISC
 from fundus.anatomy.risk import RiskModel
-from fundus.images import laterality, quality, roi
+from fundus.images import quality, roi
 from fundus.images.decode import Refused
+from fundus.images.fov import field_of_view
+from fundus.images.laterality import of_anatomy
 from fundus.images.picture import Picture
 from fundus.images.roi import Roi
 from fundus.images.sandbox import Decoder
@@ -29,7 +31,9 @@ from fundus.models.bundle import Thresholds
 from fundus.models.measuring import Measured, measure_maps
 from fundus.models.predictor import Predictor
 from fundus.screening import metrics
-from fundus.storage.fetch import FetchFailed, fetch_many
+from fundus.screening.settings import Screening
+from fundus.storage.entries import Entry
+from fundus.storage.fetch import FetchFailed, fetch_many, retries
 from fundus.storage.places import open_place
 
 Batch = dict[str, np.ndarray]
@@ -37,59 +41,55 @@ Batch = dict[str, np.ndarray]
 BLANK = Picture(np.zeros((1, 1, 3), np.uint8))
 """The picture of a row that has none. Ray's tensor columns do not hold arrays without elements."""
 POOR = "poor_quality"
+ENTRY = ("source", "etag", "size", "status", "error")
+"""The columns that make an `Entry`, in its order."""
 AT_ONCE = 8
 """Objects that one reader fetches at the same time."""
 
 
 class Read:
-    """source, uri, etag, status, error -> a row a picture, + frame, frames, width, height, image
-    (HWC uint8 RGB, upright), and what the file says of it: laterality, spacing_mm, subject, header.
+    """source, uri, etag, size, status, error -> a row a picture: fetched, decoded and graded.
 
-    Entries that the inventory refused keep its status. Nothing but a bad object is caught here.
+    + frame, frames, width, height, image (HWC uint8 RGB, upright), quality (0 to 1), poor, and what
+    the file says of the picture: laterality, spacing_mm, subject, header. Entries that the
+    inventory refused keep its status. Nothing but a bad object is caught here.
     """
 
-    def __init__(self, subject_key: bytes | None, keep_header: bool) -> None:
-        self.decode = Decoder()
-        self.told = {"subject_key": subject_key, "keep_header": keep_header}
+    def __init__(self, config: Screening, subject_key: bytes | None) -> None:
+        self.config, self.subject_key, self.decode = config, subject_key, Decoder()
 
     def __call__(self, batch: Batch) -> Batch:
-        wanted = [i for i, status in enumerate(batch["status"]) if not status]
-        sources = [(batch["source"][i], batch["etag"][i]) for i in wanted]
-        rows: list[dict] = [
-            _row_of(batch, i, BLANK, status, batch["error"][i])
-            for i, status in enumerate(batch["status"])
-            if status
-        ]
-        for number, content in fetch_many(sources, at_once=AT_ONCE):
-            i = wanted[number]
+        listed = zip(*(batch[name] for name in ENTRY), strict=True)
+        rows, before = [], retries()
+        for i, content in fetch_many([Entry(*one) for one in listed], AT_ONCE):
+            known = {"uri": batch["uri"][i], "etag": batch["etag"][i]}
             try:
                 if isinstance(content, FetchFailed):
                     raise content
-                found = self.decode(content, **self.told)
-                rows += [_row_of(batch, i, one, row.OK, "", len(found)) for one in found]
+                found = self.decode(
+                    content,
+                    subject_key=self.subject_key,
+                    keep_header=bool(self.config.dicom_out),
+                )
             except (FetchFailed, Refused) as refusal:
-                rows.append(_row_of(batch, i, BLANK, refusal.status, refusal.reason))
+                failed = {"status": refusal.status, "error": refusal.reason}
+                rows.append(known | _columns_of_picture(BLANK) | failed | {"width": 0, "height": 0})
+                continue
+            rows += [
+                known | _columns_of_picture(one, len(found)) | self._grade(one) for one in found
+            ]
         metrics.count_pictures("read", len(rows))
-        return _columns(rows)
+        metrics.count_retries("fetch", retries() - before)
+        return _as_columns(rows)
 
-
-class Grade:
-    """image -> + quality (0 to 1, NaN where not assessed), poor; refuses what shows too little."""
-
-    def __init__(self, gradability: str, crops: bool) -> None:
-        self.gradability, self.crops = gradability, crops
-
-    def __call__(self, batch: Batch) -> Batch:
-        batch = _writable(batch)
-        score, poor = np.full(len(batch["uri"]), np.nan), np.zeros(len(batch["uri"]), bool)
-        if self.gradability != "off":
-            for i in _indices(batch):
-                found = quality.assess(batch["image"][i], crop=self.crops)
-                score[i], poor[i] = found.score, found.reason is not None
-                if found.reason and self.gradability == "refuse":
-                    _say(batch, i, "ungradable", found.reason)
-        metrics.count_pictures("grade", len(score))
-        return batch | {"quality": score, "poor": poor}
+    def _grade(self, picture: Picture) -> dict:
+        if self.config.gradability == "off":
+            return {}
+        found = quality.assess(picture.pixels, crop=self.config.crops)
+        graded = {"quality": found.score, "poor": found.reason is not None}
+        if found.reason and self.config.gradability == "refuse":
+            graded |= {"status": "ungradable", "error": found.reason}
+        return graded
 
 
 class Locate:
@@ -118,11 +118,17 @@ class Locate:
             if detection.roi is None:
                 reason = f"no disc was found (confidence {detection.confidence:.2f})"
                 _say(batch, i, "no_disc", reason)
-            elif not source[i] and (side := laterality.of_frame(image, detection.roi)):
+            elif not source[i] and (side := self._eye(image, detection.roi)):
                 batch["laterality"][i], source[i] = side, "anatomy"
         metrics.count_pictures("locate", len(confidence))
         found = {"disc_confidence": confidence, "laterality_source": source}
         return batch | found | _roi_columns(located)
+
+    def _eye(self, image: np.ndarray, where: Roi) -> str | None:
+        field = field_of_view(image)
+        diameter = where.size / self.predictor.preprocessing.roi_scale
+        middle = (where.x + where.size / 2, where.y + where.size / 2)
+        return of_anatomy(field, *middle, diameter) if field else None
 
 
 def crop(batch: Batch, *, side: int) -> Batch:
@@ -210,33 +216,33 @@ class Write:
         return rows.select(["status"])
 
 
-def _row_of(batch: Batch, i: int, one: Picture, status: str, error: str, frames: int = 1) -> dict:
-    height, width = one.pixels.shape[:2] if status == row.OK else (0, 0)
+def _columns_of_picture(one: Picture, frames: int = 1) -> dict:
+    """A row's columns as long as nothing is wrong with it."""
     return {
-        "uri": batch["uri"][i],
-        "etag": batch["etag"][i],
-        "status": status,
-        "error": error,
+        "status": row.OK,
+        "error": "",
         "frame": one.frame,
         "frames": frames,
-        "height": height,
-        "width": width,
+        "height": one.pixels.shape[0],
+        "width": one.pixels.shape[1],
         "laterality": one.laterality or "",
         "spacing_mm": one.pixel_spacing[0] if one.pixel_spacing else np.nan,
         "subject": one.subject or "",
         "header": one.header or b"",
+        "quality": np.nan,
+        "poor": False,
         "image": one.pixels,
     }
 
 
-def _columns(rows: list[dict]) -> Batch:
+def _as_columns(rows: list[dict]) -> Batch:
     """Rows as columns: text and bytes as objects, pictures of several shapes too."""
     columns = {name: [one[name] for one in rows] for name in rows[0]}
-    objects = ("uri", "etag", "status", "error", "laterality", "subject", "header")
-    typed = {
-        k: np.array(v, object if k in objects else None) for k, v in columns.items() if k != "image"
-    }
-    return typed | {"image": _tensors(columns["image"])}
+    images = _tensors(columns.pop("image"))
+    return {
+        name: np.array(values, object if isinstance(values[0], str | bytes) else None)
+        for name, values in columns.items()
+    } | {"image": images}
 
 
 def _columns_of(eye: Measured, model: RiskModel | None, spacing_mm: float) -> dict:

@@ -5,13 +5,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from fundus.ledger import claim, runs
 from fundus.ledger import current as pointer
 from fundus.ledger.runs import Run
 from fundus.screening import report
-from fundus.screening.pipeline import list_archive
+from fundus.screening.pipeline import keep, list_archive
 from fundus.screening.settings import Screening
 from fundus.storage.places import open_place
 
@@ -41,8 +39,7 @@ def standing(config: Screening | None, results: str, bundle: str = "") -> Standi
     """Look at a results place; with a configuration also at its archive, for what is missing."""
     place = open_place(results)
     current, _ = pointer.read(place)
-    rows = [runs.read_columns(place, file.path, ["status", "error"]) for file in current.files]
-    table = pa.concat_tables(rows) if rows else report.no_rows()
+    table = runs.read_current(place, current, ["status", "error"])
     holder = claim.holder(place)
     return Standing(
         results=place.uri,
@@ -76,6 +73,6 @@ def _missing(config: Screening, bundle: str) -> int:
     place = open_place(config.results)
     current, _ = pointer.read(place)
     with tempfile.TemporaryDirectory(prefix="fundus-") as scratch:
-        listed = list_archive(config, Path(scratch))
+        listed = keep(config, list_archive(config), Path(scratch))
         done = runs.answered(place, current, Run("", bundle, config.settings))
         return sum(some.num_rows for some in runs.left(listed.batches(), done))

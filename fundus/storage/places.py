@@ -4,123 +4,16 @@ Conditional writes compare contents when they lose: a reply that was lost on the
 another's victory. Whoever competes puts a token of its own into the content.
 """
 
-import fcntl
-import hashlib
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-import botocore.exceptions as failures
 from pyarrow import fs
 
 from fundus.storage import s3
-from fundus.storage.retry import Retry, patiently
-from fundus.storage.uris import S3, join_s3, local_folder, scheme_of, split_s3
-
-PATIENCE = Retry()
-LOCK, UNFINISHED = ".lock", ".new-"
-
-
-class FolderPlace:
-    """A folder of this machine, or one that several mount. Every write is whole or absent."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def uri(self) -> str:
-        """As file:// URI."""
-        return self.folder.as_uri()
-
-    def join(self, name: str) -> "FolderPlace":
-        """The place below this one."""
-        return FolderPlace(self._path(name))
-
-    def read(self, name: str) -> tuple[bytes, str] | None:
-        """(content, etag), or None where there is none."""
-        try:
-            data = self._path(name).read_bytes()
-        except FileNotFoundError:
-            return None
-        return data, _digest(data)
-
-    def put(self, name: str, data: bytes) -> str:
-        """Write, whatever is there; the etag."""
-        with self._locked(name) as path:
-            _replace(path, data)
-        return _digest(data)
-
-    def put_if_absent(self, name: str, data: bytes) -> str | None:
-        """Write where nothing is; the etag, or None where another content is."""
-        with self._locked(name) as path:
-            unfinished = _unfinished(path, data)
-            try:
-                os.link(unfinished, path)
-            except FileExistsError:
-                return self._won(name, data)
-            finally:
-                unfinished.unlink()
-            _sync(path.parent)
-        return _digest(data)
-
-    def put_if_match(self, name: str, data: bytes, etag: str) -> str | None:
-        """Write over the content with this etag; the new one, or None where another content is."""
-        with self._locked(name) as path:
-            found = self.read(name)
-            if not found or found[1] != etag:
-                return self._won(name, data)
-            _replace(path, data)
-        return _digest(data)
-
-    def delete(self, name: str) -> None:
-        """Remove; nothing happens where nothing is."""
-        with self._locked(name) as path:
-            path.unlink(missing_ok=True)
-
-    def list(self, prefix: str = "") -> list[str]:
-        """Sorted names of all that lies below, at any depth, from `prefix` on; no hidden files."""
-        found = (
-            (Path(folder) / file).relative_to(self.folder).as_posix()
-            for folder, _, files in os.walk(self.folder)
-            for file in files
-            if not file.startswith(".")
-        )
-        return sorted(name for name in found if name.startswith(prefix))
-
-    def age_s(self, name: str) -> float | None:
-        """Seconds since its last change, both read from the folder's own clock; None: not there."""
-        with self._locked(name) as path:
-            try:
-                changed = path.stat().st_mtime
-            except FileNotFoundError:
-                return None
-            probe = _unfinished(path, b"")
-            now = probe.stat().st_mtime
-            probe.unlink()
-        return max(0.0, now - changed)
-
-    def arrow(self) -> tuple[fs.FileSystem, str]:
-        """pyarrow's way to the same folder: (filesystem, path)."""
-        return fs.LocalFileSystem(), str(self.folder)
-
-    def _path(self, name: str) -> Path:
-        return self.folder / _checked(name)
-
-    def _won(self, name: str, data: bytes) -> str | None:
-        found = self.read(name)
-        return found[1] if found and found[0] == data else None
-
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[Path]:
-        path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / LOCK).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield path
+from fundus.storage.folder_place import FolderPlace
+from fundus.storage.retry import PATIENT, patiently
+from fundus.storage.uris import S3, checked_name, join_s3, local_folder, scheme_of, split_s3
 
 
 class S3Place:
@@ -137,20 +30,20 @@ class S3Place:
 
     def join(self, name: str) -> "S3Place":
         """The place below this one."""
-        return S3Place(self.bucket, self.prefix + _checked(name))
+        return S3Place(self.bucket, self.prefix + checked_name(name))
 
     def read(self, name: str) -> tuple[bytes, str] | None:
         """(content, etag), or None where there is none."""
 
         def whole() -> tuple[bytes, str]:
-            reply = s3.once("get_object", PATIENCE, **self._object(name))
+            reply = s3.once("get_object", PATIENT, **self._object(name))
             try:
                 return reply["Body"].read(), _etag(reply)
-            except failures.BotoCoreError as error:
+            except s3.FAILURES as error:
                 raise s3.meaning(error) from error
 
         try:
-            return patiently(whole, PATIENCE)
+            return patiently(whole, PATIENT)
         except s3.Refused as refused:
             if refused.http == 404:
                 return None
@@ -158,7 +51,7 @@ class S3Place:
 
     def put(self, name: str, data: bytes) -> str:
         """Write, whatever is there; the etag."""
-        return _etag(s3.patient("put_object", PATIENCE, **self._object(name), Body=data))
+        return _etag(s3.patient("put_object", PATIENT, **self._object(name), Body=data))
 
     def put_if_absent(self, name: str, data: bytes) -> str | None:
         """Write where nothing is; the etag, or None where another content is."""
@@ -170,7 +63,7 @@ class S3Place:
 
     def delete(self, name: str) -> None:
         """Remove; nothing happens where nothing is."""
-        s3.patient("delete_object", PATIENCE, **self._object(name))
+        s3.patient("delete_object", PATIENT, **self._object(name))
 
     def list(self, prefix: str = "") -> list[str]:
         """Sorted names of all that lies below, at any depth, from `prefix` on; no hidden files."""
@@ -178,7 +71,7 @@ class S3Place:
         more: dict[str, str] = {}
         while True:
             asked = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
-            page = s3.patient("list_objects_v2", PATIENCE, **asked, **more)
+            page = s3.patient("list_objects_v2", PATIENT, **asked, **more)
             keys = (item["Key"] for item in page.get("Contents", []))
             names += [key.removeprefix(self.prefix) for key in keys if not key.endswith("/")]
             if not page.get("IsTruncated"):
@@ -188,7 +81,7 @@ class S3Place:
     def age_s(self, name: str) -> float | None:
         """Seconds since its last change, both by the server's clock; None: not there."""
         try:
-            reply = s3.patient("head_object", PATIENCE, **self._object(name))
+            reply = s3.patient("head_object", PATIENT, **self._object(name))
         except s3.Refused as refused:
             if refused.http == 404:
                 return None
@@ -205,17 +98,17 @@ class S3Place:
             region=about.region_name,
             scheme=host.scheme,
             endpoint_override=host.netloc if own else None,
-            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=PATIENCE.tries),
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=PATIENT.tries),
         )
         return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def _object(self, name: str) -> dict[str, str]:
-        return {"Bucket": self.bucket, "Key": self.prefix + _checked(name)}
+        return {"Bucket": self.bucket, "Key": self.prefix + checked_name(name)}
 
     def _put_if(self, name: str, data: bytes, **condition: str) -> str | None:
         try:
             return _etag(
-                s3.patient("put_object", PATIENCE, **self._object(name), Body=data, **condition)
+                s3.patient("put_object", PATIENT, **self._object(name), Body=data, **condition)
             )
         except s3.Refused as refused:
             if refused.http not in (404, 412):
@@ -235,7 +128,7 @@ def open_place(uri: str) -> Place:
     if scheme_of(uri) == S3:
         place = S3Place(*split_s3(uri))
         try:
-            s3.patient("list_objects_v2", PATIENCE, Bucket=place.bucket, MaxKeys=1)
+            s3.patient("list_objects_v2", PATIENT, Bucket=place.bucket, MaxKeys=1)
         except s3.Refused as refused:
             raise ValueError(f"results cannot lie in {place.uri}: {refused.reason}") from refused
         return place
@@ -247,44 +140,5 @@ def open_place(uri: str) -> Place:
     return FolderPlace(folder)
 
 
-def _checked(name: str) -> str:
-    if not name or name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"{name!r} is no name below a place")
-    return name
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _etag(reply: dict) -> str:
     return reply["ETag"].strip('"')
-
-
-def _unfinished(path: Path, data: bytes) -> Path:
-    """A file beside `path` with this content, on the disk."""
-    new = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
-    with new.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return new
-
-
-def _replace(path: Path, data: bytes) -> None:
-    new = _unfinished(path, data)
-    try:
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """A rename is on the disk once its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Retry:
     """How failures that may pass are waited out. Every pause is drawn anew from 0 to its bound."""
 
-    tries: int = 8
+    tries: int = 10
     """Attempts in a row that bring no byte, before it is given up."""
     first_s: float = 0.25
     """Bound of the first pause, in seconds; it doubles with every attempt that brings nothing."""
@@ -28,6 +28,9 @@ class Retry:
     def __post_init__(self) -> None:
         if self.tries < 1 or min(self.first_s, self.longest_s, self.stall_s, self.deadline_s) <= 0:
             raise ValueError(f"{self} cannot be: one try or more, and times above 0")
+
+
+PATIENT = Retry()
 
 
 class StorageFailed(Exception):

@@ -8,9 +8,14 @@ from typing import Any
 import boto3
 import botocore.exceptions as failures
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
-from fundus.storage.retry import Passing, Retry, StorageFailed, patiently
+from fundus.storage.retry import PATIENT, Passing, Retry, StorageFailed, patiently
 
+FAILURES = (failures.ClientError, failures.BotoCoreError, ResponseParserError, HTTPError)
+"""What boto3 raises where a request or its reply goes wrong, in a body too."""
+BROKEN = (failures.HTTPClientError, failures.IncompleteReadError, ResponseParserError, HTTPError)
 CONNECTIONS = 32
 CONNECT_S = 10
 PASSING_HTTP = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -65,15 +70,15 @@ def _client(pid: int, stall_s: float, *environment: str | None) -> Any:
         raise ValueError(f"S3 is not configured: {error}") from None
 
 
-def once(operation: str, retry: Retry = Retry(), **arguments: Any) -> dict[str, Any]:  # noqa: B008
+def once(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:
     """The reply to one request, such as "get_object". `Passing` or `Refused` where it failed."""
     try:
         return getattr(client(retry.stall_s), operation)(**arguments)
-    except (failures.ClientError, failures.BotoCoreError) as error:
+    except FAILURES as error:
         raise meaning(error) from error
 
 
-def patient(operation: str, retry: Retry = Retry(), **arguments: Any) -> dict[str, Any]:  # noqa: B008
+def patient(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:
     """As `once`, tried again where a failure may pass."""
     return patiently(lambda: once(operation, retry, **arguments), retry)
 
@@ -82,7 +87,7 @@ def meaning(error: Exception) -> StorageFailed:
     """Whether a failure of boto3 may pass, and a sentence that names no credentials."""
     if isinstance(error, failures.ClientError):
         return _reply(error.response)
-    if isinstance(error, failures.HTTPClientError | failures.IncompleteReadError):
+    if isinstance(error, BROKEN):
         return Passing(f"the connection to the storage failed ({type(error).__name__})")
     if isinstance(error, failures.NoCredentialsError | failures.PartialCredentialsError):
         return Refused("no AWS credentials were found")

@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 MEMBER = "!/"
 S3 = "s3"
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def scheme_of(uri: str) -> str:
@@ -38,6 +39,14 @@ def decode(path: str) -> str:
     return os.fsdecode(unquote_to_bytes(path))
 
 
+def normal(name: str) -> str:
+    """The URI of the object at a path or URI, encoded as listings have it."""
+    scheme, found, rest = name.partition("://")
+    if not found:
+        return "file://" + encode(os.fsencode(local_folder(name)))
+    return f"{scheme}://{encode(decode(rest))}"
+
+
 def split_s3(uri: str) -> tuple[str, str]:
     """(bucket, key) of an s3:// URI. ValueError in a sentence for another, or without a bucket."""
     if scheme_of(uri) != S3:
@@ -59,6 +68,11 @@ def split_member(uri: str) -> tuple[str, str]:
     return archive, path
 
 
+def is_archive(uri: str) -> bool:
+    """Whether it is opened and its members listed in its place: told by its suffix."""
+    return uri.lower().endswith(ARCHIVES)
+
+
 def local_folder(uri: str) -> Path:
     """A path or file:// URI as an absolute path, links resolved; ValueError for another scheme."""
     scheme = scheme_of(uri)
@@ -72,3 +86,10 @@ def local_folder(uri: str) -> Path:
 def local_path(uri: str) -> str:
     """The path that a file:// URI names."""
     return decode(urlsplit(uri).path)
+
+
+def checked_name(name: str) -> str:
+    """The name, where it lies below its place; ValueError where it leads out."""
+    if not name or name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"{name!r} is no name below a place")
+    return name
