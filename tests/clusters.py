@@ -65,6 +65,7 @@ class Head:
 
     gcs: str
     dashboard: str
+    client: str
     folder: Path
     metrics: str
     env: dict[str, str]
@@ -154,6 +155,7 @@ def head(
         found = Head(
             gcs=f"{node_ip}:{gcs}",
             dashboard=f"http://127.0.0.1:{dashboard}",
+            client=f"ray://127.0.0.1:{client}",
             folder=folder,
             metrics=f"http://127.0.0.1:{metrics}/metrics",
             env=env | {"RAY_ADDRESS": f"{node_ip}:{gcs}"},

@@ -5,6 +5,7 @@ nodes. Whether AWS would refuse a call by policy it cannot tell: the policies ar
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,35 +79,35 @@ def gpu_node(config: dict[str, Any]) -> dict[str, Any]:
     return config["available_node_types"]["gpu"]["node_config"]
 
 
-@pytest.fixture(autouse=True)
-def no_node_stays(aws: Any) -> Iterator[None]:
-    yield
-    if nodes := running(aws):
-        aws.terminate_instances(InstanceIds=[node["InstanceId"] for node in nodes])
+@contextmanager
+def new_nodes(aws: Any) -> Iterator[list[dict[str, Any]]]:
+    """The nodes that start within, in the list once it is left."""
+
+    def all_nodes() -> dict[str, dict[str, Any]]:
+        found = aws.describe_instances()["Reservations"]
+        return {i["InstanceId"]: i for reservation in found for i in reservation["Instances"]}
+
+    before, new = all_nodes(), []  # type: ignore[var-annotated]
+    yield new
+    new += [node for name, node in all_nodes().items() if name not in before]
 
 
-def running(aws: Any) -> list[dict[str, Any]]:
-    wanted = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
-    found = aws.describe_instances(Filters=wanted)["Reservations"]
-    return [instance for reservation in found for instance in reservation["Instances"]]
-
-
-def refuse(provider: Any, code: str, *, spot_alone: bool = True) -> list[str]:
-    """Let AWS refuse launches, as botocore reads it from the wire; what was asked for is listed."""
+@contextmanager
+def refused(provider: Any, code: str, *, spot_alone: bool = True) -> Iterator[list[str]]:
+    """AWS refuses launches within; the list says what was asked for."""
     asked = []
 
-    def answer(request: Any, **_: Any) -> AWSResponse | None:
-        asked.append("spot" if "InstanceMarketOptions" in str(request.body) else "on demand")
-        if spot_alone and asked[-1] != "spot":
+    def answer(params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]] | None:
+        spot = any("InstanceMarketOptions" in name for name in params["body"])
+        asked.append("spot" if spot else "on demand")
+        if spot_alone and not spot:
             return None
-        body = f"<Response><Errors><Error><Code>{code}</Code><Message>no</Message></Error></Errors>"
-        response = AWSResponse(request.url, 400, {}, None)
-        response._content = f"{body}</Response>".encode()
-        return response
+        return AWSResponse("", 400, {}, None), {"Error": {"Code": code, "Message": "no"}}
 
     events = provider.ec2_fail_fast.meta.client.meta.events
-    events.register_first("before-send.ec2.RunInstances", answer)
-    return asked
+    events.register_first("before-call.ec2.RunInstances", answer)
+    yield asked
+    events.unregister("before-call.ec2.RunInstances", answer)
 
 
 def test_the_template_has_no_fault_that_a_linter_finds() -> None:
@@ -117,8 +118,9 @@ def test_the_template_has_no_fault_that_a_linter_finds() -> None:
 def test_nodes_start_as_spot_in_the_closed_group_with_the_workers_profile(
     aws: Any, ready: dict[str, Any]
 ) -> None:
-    provider_of(ready).create_node(gpu_node(ready), TAGS, 1)
-    [node] = running(aws)
+    with new_nodes(aws) as nodes:
+        provider_of(ready).create_node(gpu_node(ready), TAGS, 1)
+    [node] = nodes
     assert node["InstanceLifecycle"] == "spot"
     assert node["IamInstanceProfile"]["Arn"].endswith("/fundus-worker")
     assert node["MetadataOptions"]["HttpTokens"] == "required"
@@ -143,26 +145,31 @@ def test_an_on_demand_node_starts_where_there_is_no_spot_node(
     aws: Any, ready: dict[str, Any]
 ) -> None:
     provider = provider_of(ready)
-    asked = refuse(provider, "InsufficientInstanceCapacity")
-    provider.create_node(gpu_node(ready), TAGS, 1)
+    with new_nodes(aws) as nodes, refused(provider, "InsufficientInstanceCapacity") as asked:
+        provider.create_node(gpu_node(ready), TAGS, 1)
     assert asked[0] == "spot" and asked[-1] == "on demand" and asked.count("on demand") == 1
-    [node] = running(aws)
+    [node] = nodes
     assert "InstanceLifecycle" not in node
     assert {"Key": "ray-user-node-type", "Value": "gpu"} in node["Tags"]
 
 
 def test_a_refusal_for_another_reason_stays_one(aws: Any, ready: dict[str, Any]) -> None:
     provider = provider_of(ready)
-    asked = refuse(provider, "UnauthorizedOperation")
-    with pytest.raises(NodeLaunchException, match="UnauthorizedOperation"):
+    with (
+        new_nodes(aws) as nodes,
+        refused(provider, "UnauthorizedOperation") as asked,
+        pytest.raises(NodeLaunchException, match="UnauthorizedOperation"),
+    ):
         provider.create_node(gpu_node(ready), TAGS, 1)
-    assert set(asked) == {"spot"} and running(aws) == []
+    assert set(asked) == {"spot"} and nodes == []
 
 
 def test_where_there_is_no_node_at_all_it_is_said(aws: Any, ready: dict[str, Any]) -> None:
     provider = provider_of(ready)
-    asked = refuse(provider, "InsufficientInstanceCapacity", spot_alone=False)
-    with pytest.raises(NodeLaunchException, match="InsufficientInstanceCapacity"):
+    with (
+        refused(provider, "InsufficientInstanceCapacity", spot_alone=False) as asked,
+        pytest.raises(NodeLaunchException, match="InsufficientInstanceCapacity"),
+    ):
         provider.create_node(gpu_node(ready), TAGS, 1)
     assert set(asked) == {"spot", "on demand"}
 
@@ -217,7 +224,8 @@ def test_the_head_starts_only_nodes_of_the_pools_and_ends_only_its_own(
     started = by_name["StartTaggedNodes"]["Condition"]["StringEquals"]
     kinds = ready["available_node_types"]
     pools = {kind["node_config"]["InstanceType"] for name, kind in kinds.items() if name != "head"}
-    assert set(started["ec2:InstanceType"]) == pools
+    types = started["ec2:InstanceType"]  # the stand-in leaves a list as it was written
+    assert set(types.split(",") if isinstance(types, str) else types) == pools
     assert started["aws:RequestTag/ray-cluster-name"] == ready["cluster_name"]
     ended = by_name["EndItsOwn"]["Condition"]["StringEquals"]
     assert ended == {"aws:ResourceTag/ray-cluster-name": ready["cluster_name"]}

@@ -2,8 +2,8 @@
 
     python -m fundus.cluster.spot_notice
 
-Runs beside Ray on every spot node (cluster.yaml starts it). No new work comes to a drained node, and
-a training that runs there writes a checkpoint just in time.
+Runs beside Ray on every worker (cluster.yaml starts it). No new work comes to a drained node, and a
+training that runs there writes a checkpoint just in time.
 """
 
 import argparse
