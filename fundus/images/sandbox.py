@@ -30,7 +30,7 @@ PATIENCE = 10
 class Decoder:
     """`picture.pictures` in a child process that is kept, and replaced when it dies or hangs.
 
-    timeout_s: seconds of the processor for one object, and a tenth of those of the clock.
+    timeout_s: seconds of the processor for one object; PATIENCE times as many of the clock.
     memory_bytes: address space of the child, about 120 MB of it its own; 120 million pixels fit
     into the default. The child is started with the first object. It has no environment (so no
     credentials), no standard streams, writes no file and ends when this process ends, however it
