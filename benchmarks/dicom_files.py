@@ -50,8 +50,6 @@ def dicom_file(
     colour = pixels.shape[-1] == 3
     frames = pixels if pixels.ndim == 3 + colour else pixels[None]
     dataset = _dataset(frames, bits or 8 * pixels.itemsize, storage, number)
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
     if syntax in BY_JPEG:
         _encapsulate_jpeg(dataset, frames, syntax)
     else:
@@ -59,6 +57,8 @@ def dicom_file(
         if syntax in BY_PYDICOM:
             target, options = BY_PYDICOM[syntax]
             dataset.compress(target, generate_instance_uid=False, **options)
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
     return stream.getvalue()

@@ -12,6 +12,8 @@ import pydicom
 import pydicom.data
 import pytest
 from dicom_files import LOSSY, SYNTAXES, dicom_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
 
@@ -247,3 +249,27 @@ def test_a_file_without_preamble_is_read():
         pydicom.dcmwrite(stream, bare, implicit_vr=implicit, little_endian=True)
         assert stream.getvalue().startswith(b"\x08\0\x05\0")
         assert (pictures(stream.getvalue())[0].pixels == SMOOTH).all()
+
+
+SOUND = [dicom_file(SMOOTH, syntax) for syntax in SYNTAXES]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    sound=st.sampled_from(SOUND),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=4),
+    keep=st.floats(0, 1),
+)
+def test_mutated_objects_are_decoded_or_refused(sound, changes, keep):
+    data = bytearray(sound)
+    for place, values in changes:
+        at = int(place * len(data))
+        data[at : at + len(values)] = values
+    if keep < 0.2:
+        data = data[: int(5 * keep * len(data))]
+    try:
+        found = pictures(bytes(data), max_pixels=1_000_000, subject_key=b"k", keep_header=True)
+    except Refused as refused:
+        assert refused.status in ("decode_failed", "unsupported", "too_large")
+    else:
+        assert all(p.pixels.dtype == np.uint8 and p.pixels.shape[2:] == (3,) for p in found)

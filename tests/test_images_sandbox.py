@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import dicom_file
 from PIL import Image
 
 from fundus.images import sandbox, sandbox_child
@@ -85,6 +87,15 @@ def test_pictures_and_refusals_are_those_of_the_door(decoder):
     assert refusal(decoder, b"some text")[0] == "unsupported"
     assert refusal(decoder, png()[:-300])[0] == "decode_failed"
     assert refusal(decoder, b"")[0] == "decode_failed"
+
+
+def test_all_that_a_dicom_object_says_comes_through(decoder):
+    data = dicom_file(np.stack([PIXELS, 255 - PIXELS]), "rle")
+    options = {"subject_key": b"key", "keep_header": True}
+    for inside, outside in zip(decoder(data, **options), pictures(data, **options), strict=True):
+        assert (inside.pixels == outside.pixels).all()
+        assert replace(inside, pixels=None) == replace(outside, pixels=None)
+        assert inside.header and inside.subject and inside.laterality == "OD"
 
 
 def test_one_child_serves_many_objects(decoder):

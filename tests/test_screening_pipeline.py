@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 import torch
+from dicom_files import dicom_file
 from PIL import Image
 from test_images_decode import SMOOTH, saved, saved_by_opencv, vast_png
 
@@ -192,7 +194,7 @@ def test_the_same_command_again_screens_nothing_and_a_changed_object_alone(scree
 
 def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch):
     archive = pictures(tmp_path / "archive", "a.png", "b.png")
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True)
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
     with monkeypatch.context() as dying:
         dying.setattr(publish, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -209,7 +211,7 @@ def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch)
 
 def test_the_second_of_two_runs_is_told_and_writes_nothing(ray_local, tmp_path):
     archive = pictures(tmp_path / "archive", "a.png")
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True)
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
     with claimed(open_place(config.results)), pytest.raises(ClaimHeld, match="is held by process"):
         pipeline.screen(config, tiny_bundle())
     assert open_place(config.results).list("runs/") == []
@@ -218,7 +220,7 @@ def test_the_second_of_two_runs_is_told_and_writes_nothing(ray_local, tmp_path):
 def test_crops_are_screened_without_detection(ray_local, tmp_path):
     archive = pictures(tmp_path / "crops", "0.png", "1.png", "2.png")
     bundle = tiny_bundle().without(DETECTOR)
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True, limit=2)
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, limit=2, gradability="off")
     pipeline.screen(config, bundle)
     rows = current_rows(config.results).to_pylist()
     assert [one["status"] for one in rows] == ["ok", "ok"]
@@ -228,7 +230,7 @@ def test_crops_are_screened_without_detection(ray_local, tmp_path):
 
 def test_a_frame_without_a_disc_in_its_maps_is_no_disc(ray_local, tmp_path):
     archive = pictures(tmp_path / "crops", "a.png")
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True)
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
     summary = pipeline.screen(config, tiny_bundle(disc=1.1, cup=1.1))
     assert summary.statuses == {"no_disc": 1} and summary.measured == 0
 
@@ -250,7 +252,12 @@ def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
         Screening(str(archive), str(results), pseudonymise_uris=True)
     monkeypatch.setenv(pseudonyms.KEY, "a key of the site's own")
     config = Screening(
-        str(archive), str(results), crops=True, pseudonymise_uris=True, uri_map=secrets
+        str(archive),
+        str(results),
+        crops=True,
+        gradability="off",
+        pseudonymise_uris=True,
+        uri_map=secrets,
     )
     pipeline.screen(config, tiny_bundle())
     (one,) = current_rows(results).to_pylist()
@@ -271,7 +278,9 @@ def test_archive_and_results_lie_on_s3(ray_local, s3, bucket, broken_archive):
         s3.client.put_object(
             Bucket=bucket, Key=f"day/{name}", Body=(broken_archive / name).read_bytes()
         )
-    config = Screening(f"s3://{bucket}/day", f"s3://{bucket}/results", crops=True)
+    config = Screening(
+        f"s3://{bucket}/day", f"s3://{bucket}/results", crops=True, gradability="off"
+    )
     summary = pipeline.screen(config, tiny_bundle())
     rows = by_name(current_rows(config.results))
     assert {name: one["status"] for name, one in rows.items()} == {
@@ -287,7 +296,7 @@ def test_a_fault_of_our_own_ends_the_run_loudly(ray_local, tmp_path, monkeypatch
         raise KeyError("a fault of our own")
 
     monkeypatch.setattr(stages, "crop", faulty)
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True)
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
     with pytest.raises(Exception, match="a fault of our own"):
         pipeline.screen(config, tiny_bundle())
     assert current_rows(config.results).num_rows == 0
@@ -313,3 +322,31 @@ def test_bad_configurations_are_refused_in_a_sentence(tmp_path):
         config.check(tiny_bundle().without(DETECTOR))
     with pytest.raises(ValueError, match="no segmenter"):
         config.check(tiny_bundle().without(SOURCE_ONLY).without(ADAPTED))
+
+
+def test_dicom_objects_lie_beside_the_rows_and_a_second_time_change_nothing(ray_local, tmp_path):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    frames = np.stack([SMOOTH, SMOOTH[::-1]])
+    (archive / "two.dcm").write_bytes(dicom_file(frames, PatientName="Doe^Jane", number=7))
+    (archive / "photo.png").write_bytes(saved(Image.fromarray(SMOOTH), "PNG"))
+    bundle, results = tiny_bundle(), tmp_path / "out"
+    config = Screening(
+        str(archive),
+        str(results),
+        crops=True,
+        gradability="off",
+        dicom_out=str(tmp_path / "dicom"),
+    )
+    pipeline.screen(config, bundle)
+    rows = current_rows(results).to_pylist()
+    assert [(one["frame"], one["frames"]) for one in rows] == [(1, 1), (1, 2), (2, 2)]
+    objects = {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}
+    read = [pydicom.dcmread(file) for file in objects]
+    assert sorted(one.Modality for one in read) == ["SEG", "SEG", "SR", "SR"]
+    assert {str(one.PatientName) for one in read} == {"Doe^Jane"}
+    assert not any(
+        "header" in schema.names for schema in [row.SCHEMA, current_rows(results).schema]
+    )
+    pipeline.screen(replace(config, results=str(tmp_path / "again")), bundle)
+    assert objects == {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fundus.storage import archives, objects, zips
+from fundus.storage import archives, objects, tars, zips
 from fundus.storage import fetch as fetching
 from fundus.storage.entries import Entry
 from fundus.storage.fetch import FetchFailed, fetch, fetch_many
@@ -269,6 +269,28 @@ def test_an_archive_that_changed_since_the_listing_gives_no_bytes(tmp_path):
         if entry.size:
             with pytest.raises(FetchFailed, match="it changed after it was listed"):
                 fetch(entry.uri, entry.etag)
+
+
+def test_a_tar_gz_is_read_near_where_it_was_read_before(tmp_path, monkeypatch):
+    """In any order; here with marks close together, in two gzip files one after the other."""
+    monkeypatch.setattr(tars, "MARK", 300_000)
+    eyes = {f"{n:02}.jpg": random.Random(n).randbytes(30_000) for n in range(40)}
+    body = a_tar(eyes)
+    twice = gzip.compress(body[:500_000]) + gzip.compress(body[500_000:]) + bytes(512)
+    found = placed(tmp_path, "day.tar.gz", twice)
+    fetching._streams.clear()
+    order = random.Random(1).sample(found, 40)
+    assert {inside(e): fetch(e.uri, e.etag) for e in order} == eyes
+    (stream,) = fetching._streams.values()
+    assert len(stream.marks) >= 3
+    inflated = []
+    part = tars.Inflated._part
+    monkeypatch.setattr(
+        tars.Inflated, "_part", lambda *a: inflated.append(part(*a)) or inflated[-1]
+    )
+    fetch(found[35].uri, found[35].etag)
+    fetch(found[3].uri, found[3].etag)
+    assert sum(map(len, inflated)) < 2 * (30_000 + 300_000 + objects.BLOCK)
 
 
 def test_a_tar_gz_is_read_once_however_many_threads_want_its_members(tmp_path, monkeypatch):

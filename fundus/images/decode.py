@@ -111,7 +111,8 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise Refused("too_large", f"too many pixels ({_say(error)})") from error
+        size, _, _ = str(error).partition(" exceeds")
+        raise Refused("too_large", f"too many pixels ({size})") from error
     except UnidentifiedImageError as error:
         raise _unknown(data) from error
     except BROKEN as error:

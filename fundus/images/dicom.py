@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 import pydicom
 from pydicom import config, uid
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 
 from fundus.images import dicom_pixels
@@ -36,6 +37,8 @@ PHOTOGRAPHS = (
 photograph that was filed wrongly has colours, slices of OCT, CT and MR have none."""
 
 MOST_FRAMES = 1000
+_BROKEN = (*BROKEN, BytesLengthException, InvalidDicomError)
+"""What pydicom and its decoders raise on broken bytes, by fuzzing."""
 HEADER = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "Manufacturer"),
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
@@ -59,7 +62,7 @@ def read(
     with silence():
         try:
             dataset, syntax = _parse(data, most_inflated=6 * max_pixels + (1 << 20))
-        except BROKEN as error:
+        except _BROKEN as error:
             raise _broken("it cannot be parsed", error) from None
         try:
             _check(dataset, syntax, max_pixels)
@@ -72,7 +75,7 @@ def read(
             ]
         except MemoryError:
             raise Refused("too_large", "not enough memory for the frames of this DICOM") from None
-        except BROKEN as error:
+        except _BROKEN as error:
             raise _broken(f"its pixels cannot be read, {uid.UID(syntax).name}", error) from None
 
 
@@ -169,7 +172,7 @@ def _pixel_spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         try:
             rows, columns = (float(value) for value in dataset.get(keyword))
-        except BROKEN:  # absent, one number, or none
+        except _BROKEN:  # absent, one number, or none
             continue
         if 0 < rows < math.inf and 0 < columns < math.inf:
             return rows, columns
@@ -187,7 +190,7 @@ def _header(dataset: pydicom.Dataset) -> bytes:
     """The elements in `HEADER` that can be read, as a DICOM file of explicit little endian."""
     kept = pydicom.Dataset()
     for keyword in HEADER:
-        with suppress(*BROKEN):  # KeyError where it is absent among them
+        with suppress(*_BROKEN):  # KeyError where it is absent among them
             kept[keyword] = dataset[keyword]
     kept.file_meta = pydicom.dataset.FileMetaDataset()
     kept.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian

@@ -8,6 +8,7 @@ import hashlib
 import io
 from collections import Counter
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -82,11 +83,11 @@ class Read:
         metrics.count_retries("fetch", retries() - before)
         return _as_columns(rows)
 
-    def _grade(self, picture: Picture) -> dict:
+    def _grade(self, picture: Picture) -> dict[str, Any]:
         if self.config.gradability == "off":
             return {}
         found = quality.assess(picture.pixels, crop=self.config.crops)
-        graded = {"quality": found.score, "poor": found.reason is not None}
+        graded: dict[str, Any] = {"quality": found.score, "poor": found.reason is not None}
         if found.reason and self.config.gradability == "refuse":
             graded |= {"status": "ungradable", "error": found.reason}
         return graded

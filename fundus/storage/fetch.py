@@ -19,14 +19,14 @@ __all__ = ["FetchFailed", "Retry", "fetch", "fetch_many", "retries"]
 IN_FLIGHT = 1 << 28
 """Bytes that `fetch_many` holds at most, unless a single object is larger."""
 STREAMS = 2
-"""Open tar.gz that a process keeps where they are: their next member is not far."""
+"""Open tar.gz that a process keeps: their next member is not far."""
 
 
 def fetch(uri: str, etag: str, *, retry: Retry = PATIENT) -> bytes:
     """The bytes of an entry as it was listed; FetchFailed when they cannot be had.
 
     One ranged read for a member of a zip or tar. A tar.gz is decompressed from its beginning, or
-    from where the last member ended: fetch its members in the order of the listing.
+    from near the member where the process has been there before.
     """
     archive, member = split_member(uri)
     if not member:
@@ -84,9 +84,9 @@ def _from_stream(archive: str, etag: str, at: Where, retry: Retry) -> bytes:
     """A member of a tar.gz, by the stream that a former member left open where one did."""
     with _streams_lock:
         stream = _streams.pop((archive, etag), None)
-        if stream is None or stream.tell() > at.offset:
+        if stream is None:
             stream = Inflated(open_object(archive, etag, at.stored, STREAM_BLOCK, retry))
-        whole = stream.skip(at.offset - stream.tell())
+        whole = stream.go(at.offset)
         data = stream.read(at.size)
         if not whole or len(data) < at.size:
             raise FetchFailed("decode_failed", "it is cut off by the end of its archive")

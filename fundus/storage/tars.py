@@ -5,8 +5,8 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator
-from gzip import GzipFile
-from typing import BinaryIO
+from operator import itemgetter
+from typing import Any, BinaryIO
 
 from fundus.storage.members import RATIO, RATIO_FROM, Member, Where, path_of
 from fundus.storage.objects import BLOCK, FetchFailed
@@ -15,6 +15,8 @@ MOST_HEADER = 1 << 20
 """Bytes of a long name, or of other things that are said of a member."""
 MOST_STREAM = 1 << 36
 """Bytes that a tar.gz may hold when decompressed."""
+MARK = 1 << 27
+"""Decompressed bytes between two places that a tar.gz can be read from."""
 EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -118,29 +120,79 @@ class Plain:
 
 
 class Inflated:
-    """A tar.gz as a tar, read once from its beginning to its end, within bounds."""
+    """A tar.gz as a tar, within bounds. Its beginning is read first; what was read once is near.
+
+    Deflated data can only be read from its start, or from a copy of the decompressor's state: one,
+    of 300 kB at most, is kept for every `MARK` bytes.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
-        self.gzip = GzipFile(fileobj=file)
-        self.tell = self.gzip.tell
+        self.position = 0
+        self.state = _gunzip()
+        self.marks = [(0, 0, self.state.copy())]
+
+    def tell(self) -> int:
+        """Decompressed bytes before the next."""
+        return self.position
 
     def read(self, size: int) -> bytes:
         """So many bytes, fewer at the end. FetchFailed where it is broken, cut off or a bomb."""
-        try:
-            data = self.gzip.read(size)
-        except EOFError:
-            return b""
-        except (OSError, zlib.error) as error:
-            raise FetchFailed("decode_failed", "a broken tar.gz: it cannot be inflated") from error
-        here, stored = self.tell(), self.file.tell()
-        if here > min(MOST_STREAM, max(RATIO_FROM, RATIO * stored)):
-            reason = f"a tar.gz that grows from {stored} to {here} bytes and more, as a bomb does"
-            raise FetchFailed("too_large", reason)
-        return data
+        parts = []
+        while size and (part := self._part(min(size, BLOCK))):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
     def skip(self, size: int) -> bool:
         """Pass over so many bytes; False where the archive ends before."""
-        while size and (data := self.read(min(size, BLOCK))):
-            size -= len(data)
+        while size and (part := self._part(min(size, BLOCK))):
+            size -= len(part)
         return not size
+
+    def go(self, offset: int) -> bool:
+        """To a place in the decompressed data; False where the archive ends before."""
+        position, stored, state = max(
+            (mark for mark in self.marks if mark[0] <= offset), key=itemgetter(0)
+        )
+        if not position <= self.position <= offset:
+            self.file.seek(stored)
+            self.position, self.state = position, state.copy()
+        return self.skip(offset - self.position)
+
+    def _part(self, most: int) -> bytes:
+        """Some bytes, none at the end."""
+        while stored := self._stored():
+            try:
+                part = self.state.decompress(stored, most)
+            except zlib.error as error:
+                reason = "a broken tar.gz: it cannot be inflated"
+                raise FetchFailed("decode_failed", reason) from error
+            if part:
+                self.position += len(part)
+                self._look_out()
+                return part
+        return b""
+
+    def _stored(self) -> bytes:
+        """Compressed bytes for `state`: those that it left, else the next of the file."""
+        if not self.state.eof:
+            return self.state.unconsumed_tail or self.file.read(BLOCK)
+        rest = self.state.unused_data or self.file.read(BLOCK)
+        while rest and not (rest := rest.lstrip(b"\0")):
+            rest = self.file.read(BLOCK)
+        self.state = _gunzip()  # gzip files may follow one another
+        return rest
+
+    def _look_out(self) -> None:
+        stored = self.file.tell()
+        if self.position > min(MOST_STREAM, max(RATIO_FROM, RATIO * stored)):
+            grows = f"grows from {stored} to {self.position} bytes and more"
+            reason = f"a tar.gz that {grows}, as a bomb does"
+            raise FetchFailed("too_large", reason)
+        if self.position >= self.marks[-1][0] + MARK:
+            self.marks.append((self.position, stored, self.state.copy()))
+
+
+def _gunzip() -> Any:
+    return zlib.decompressobj(zlib.MAX_WBITS | 16)
