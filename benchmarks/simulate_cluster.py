@@ -3,11 +3,11 @@
 
     python benchmarks/simulate_cluster.py --rates rates.json --nodes 16 32 64
 
-Three nodes of four are CPU nodes with --cores readers, one has a GPU; each node's share of a stage is
-one process of as many threads as the node has slots, and every stage sleeps for its measured
-seconds, stretched by --slower since one machine runs the processes of all nodes. So CPUs are not what
-is measured, but Ray: its scheduling, its queues, its pools, its driver. Prints, for each count of
-nodes, the predicted and the simulated seconds, the memory of GCS, raylet and driver in megabytes,
+Three nodes of four are CPU nodes with --cores readers, one has a GPU; each node's share of a stage
+is one process of as many threads as the node has slots, and every stage sleeps for its measured
+seconds, stretched by --slower since one machine runs the processes of all nodes. So CPUs are not
+what is measured, but Ray: its scheduling, its queues, its pools, its driver. Prints, for each count
+of nodes, the predicted and the simulated seconds, the memory of GCS, raylet and driver in megabytes,
 and how many empty tasks a second are handed out.
 
 With --raylets, nodes without work but real: what a head's memory and rate are beside so many.
