@@ -76,7 +76,9 @@ def test_a_target_of_no_fundus_photographs_is_refused_and_nothing_touched(
         (["--change", "epoch=3"], "AdaptationRecipe has name, method"),
         (["--change", "epochs=many"], "'many' is not of the kind of"),
         (["--change", "sampling=odd"], "sampling is 'odd'; give one of as-is"),
-        (["--workers", "0"], "0 workers"),
+        (["--workers", "0"], "0 to 0 workers"),
+        (["--workers", "4-1"], "4 to 1 workers"),
+        (["--workers", "some"], "--workers some: give a number, or a range"),
         (["--source", "refuge:/nowhere"], "/nowhere"),
     ],
 )
