@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from fundus.datasets import synthetic
+from fundus.ledger import current as pointer
+from fundus.ledger import runs
 from fundus.models import bundle as bundles
 from fundus.screening import pipeline, report, session
+from fundus.screening.settings import Screening
+from fundus.storage.places import open_place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,16 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = bundles.load(given.bundle or bundles.default_folder())
         cameras = (synthetic.clinic(), synthetic.hospital())
         drawn = synthetic.write_archive(archive, cameras, given.count, seed=1)
-        config = pipeline.Screening(archive=str(archive), results=str(given.to / "results"))
+        config = Screening(archive=str(archive), results=str(given.to / "results"))
         config.check(bundle)
     except ValueError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     print(f"{len(drawn)} frames drawn in {archive}; screening starts")
     with session.ray_session():
-        summary = pipeline.screen(config, bundle)
+        summary = pipeline.screen(config, bundle, say=print)
     print(report.readable(summary))
-    rows = pq.read_table(summary.rows, columns=["uri", "vcdr"]).to_pylist()
+    place = open_place(config.results)
+    rows = runs.read_current(place, pointer.read(place)[0], ["uri", "vcdr"]).to_pylist()
     found = {row["uri"]: row["vcdr"] for row in rows}
     pairs = [(found.get(one.path.resolve().as_uri()), one.vcdr) for one in drawn]
     errors = [abs(measured - true) for measured, true in pairs if measured is not None]

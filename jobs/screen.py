@@ -1,55 +1,132 @@
 #!/usr/bin/env python
-"""Screen an archive: one Parquet row for every object, or the reason why it has no measures.
+"""Screen an archive: one Parquet row for every picture, or the reason why it has no measures.
 
     python jobs/screen.py --archive photographs --results results
-    python jobs/screen.py --archive disc-crops --results results --roi --bundle runs/mine
-    ray job submit --working-dir . -- jobs/screen.py --archive /data/archive --results /data/results
+    python jobs/screen.py --archive s3://clinic/2027 --results s3://screening/results
+    python jobs/screen.py --archive photographs --results results --status
+    ray job submit --working-dir . -- jobs/screen.py --archive s3://clinic/2027 --results s3://screening/results
 
-Rows lie under <results>/runs/<run>/rows. Exit codes: 0 every object has its row, failed pictures
-included; 2 bad configuration.
+The archive is a folder, s3://bucket/prefix (gs://, az:// where fsspec's plugin is installed) or
+@FILE, a text file with a URI a line; zip and tar files in it are looked into. <results>/current.json names
+the Parquet files that hold the newest row of every picture. The same command again does what is
+missing, after a kill too. Credentials come from the standard AWS chain; pseudonyms from the key in
+the environment variable FUNDUS_PSEUDONYM_KEY.
+
+Exit codes: 0 every object has its row, failed pictures included; 2 bad configuration; 3 done, but
+more failures than --max-failure-rate; 5 another run holds the results.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
-from fundus.screening import pipeline, report, session
+from fundus.screening import pipeline, report, session, standing
+from fundus.screening.settings import GRADABILITY, Screening
+
+TOO_MANY_FAILED, HELD = 3, 5
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[pipeline.Screening, bundles.Bundle]:
-    """Command line to a checked configuration and the bundle that it fits."""
+@dataclass(frozen=True)
+class Config:
+    """What the command line asks for."""
+
+    screening: Screening
+    bundle: bundles.Bundle
+    status: bool
+    """Only tell how things stand."""
+    max_failure_rate: float
+    """Share of failed rows from which the exit code is 3."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_failure_rate <= 1:
+            raise ValueError(f"--max-failure-rate {self.max_failure_rate}: give a share, 0 to 1")
+
+
+def parse(arguments: Sequence[str] | None = None) -> Config:
+    """Command line to a checked configuration."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--archive", required=True, metavar="URI", help="folder of photographs")
-    parser.add_argument("--results", required=True, metavar="URI", help="folder for the rows")
-    parser.add_argument("--bundle", metavar="URI", help="default: the one in the package")
-    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N objects")
-    given = parser.parse_args(arguments)
-    config = pipeline.Screening(
-        archive=given.archive, results=given.results, crops=given.roi, limit=given.limit
+    add = parser.add_argument
+    add("--archive", required=True, metavar="URI", help="where the photographs are")
+    add("--results", required=True, metavar="URI", help="folder or s3:// place for the rows")
+    add("--bundle", type=Path, default=bundles.default_folder(), help="default: the package's")
+    add(
+        "--status", action="store_true", help="say what is done, missing and failed; screen nothing"
     )
-    bundle = bundles.load(Path(given.bundle) if given.bundle else bundles.default_folder())
-    config.check(bundle)
-    return config, bundle
+    add("--retry-failed", action="store_true", help="screen failed objects anew")
+    add("--max-failure-rate", type=float, default=1.0, metavar="SHARE", help="then exit code 3")
+    add("--roi", action="store_true", help="the pictures are disc crops already")
+    add("--gradability", choices=GRADABILITY, default="refuse", help="of pictures that show little")
+    add("--limit", type=int, metavar="N", help="only the first N objects")
+    add("--suffix", action="append", default=[], help="only names that end so; may be repeated")
+    add("--glob", help="only paths below the archive that match")
+    add("--modified-since", type=_moment, metavar="TIME", help="2027-01-31, or with T12:00:00")
+    add("--take-over", action="store_true", help="take the results from a run known to be dead")
+    add("--pseudonymise-uris", action="store_true", help="rows carry an HMAC instead of the URI")
+    add("--uri-map", type=Path, metavar="FILE", help="write which pseudonym is which URI")
+    add("--dicom-seg", metavar="URI", help="write DICOM Segmentations and Structured Reports here")
+    given = parser.parse_args(arguments)
+    screening = Screening(
+        archive=given.archive,
+        results=given.results,
+        crops=given.roi,
+        limit=given.limit,
+        suffixes=tuple(given.suffix),
+        glob=given.glob,
+        modified_since=given.modified_since,
+        gradability=given.gradability,
+        retry_failed=given.retry_failed,
+        take_over=given.take_over,
+        pseudonymise_uris=given.pseudonymise_uris,
+        uri_map=given.uri_map,
+        dicom_out=given.dicom_seg,
+    )
+    bundle = bundles.load(given.bundle)
+    screening.check(bundle)
+    return Config(screening, bundle, given.status, given.max_failure_rate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, screen, say what came out."""
     try:
-        config, bundle = parse(arguments)
+        config = parse(arguments)
+        if config.status:
+            found = standing.standing(
+                config.screening, config.screening.results, config.bundle.digest
+            )
+            print(standing.readable(found))
+            return 0
+        with session.ray_session():
+            summary = pipeline.screen(config.screening, config.bundle, say=print)
+    except ClaimHeld as error:
+        print(f"screen: {error}", file=sys.stderr)
+        return HELD
     except ValueError as error:
         print(f"screen: {error}", file=sys.stderr)
         return 2
-    with session.ray_session():
-        summary = pipeline.screen(config, bundle)
     print(report.readable(summary))
+    if summary.failure_rate > config.max_failure_rate:
+        print(
+            f"screen: {summary.failure_rate:.1%} of the rows failed, more than the"
+            f" {config.max_failure_rate:.1%} of --max-failure-rate",
+            file=sys.stderr,
+        )
+        return TOO_MANY_FAILED
     return 0
+
+
+def _moment(text: str) -> datetime:
+    """An ISO 8601 day or time; UTC where it says no zone."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 if __name__ == "__main__":

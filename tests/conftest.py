@@ -1,10 +1,11 @@
-"""Shared fixtures: the real pictures, when they are there, and one local Ray for the session."""
+"""Shared fixtures: the real pictures, when they are there; one S3 server and one local Ray."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import Server
 
 # Set before anything imports torch. Two threads that meet on two busy cores wait for each other at
 # every small layer: a tiny network took 1.6 s a picture instead of 0.07 s, measured.
@@ -28,7 +29,28 @@ def fundus_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_local() -> Iterator[None]:
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """Where `s3` will be, put into the environment: a Ray that starts before it knows it too."""
+    server = Server(tmp_path_factory.mktemp("s3"))
+    os.environ.update(server.environment)
+    return server
+
+
+@pytest.fixture(scope="session")
+def s3(s3_address: Server) -> Iterator[Server]:
+    """The session's real S3 server, running; `bucket` gives a test a bucket of its own."""
+    with s3_address:
+        yield s3_address
+
+
+@pytest.fixture
+def bucket(s3: Server) -> str:
+    """The name of a new bucket on the S3 server."""
+    return s3.bucket()
+
+
+@pytest.fixture(scope="session")
+def ray_local(s3_address: Server) -> Iterator[None]:
     """One Ray on this machine for every test that wants it."""
     import ray
 

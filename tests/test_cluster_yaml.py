@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from jsonschema import ValidationError
 from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from fundus.cluster.bounds import grows_to
+from fundus.screening.placement import amounts
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,25 +24,30 @@ def written() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "cluster.yaml").read_text())
 
 
+def on(config: dict[str, Any], kind: str) -> list[str]:
+    """The commands that run on a kind of node once it is set up."""
+    return config[f"{kind}_start_ray_commands"]
+
+
 def starts(config: dict[str, Any]) -> dict[str, str]:
     """By kind of node, the one command that starts Ray."""
     found = {}
     for kind in ("head", "worker"):
-        commands = [c for c in config[f"{kind}_start_ray_commands"] if "ray start" in c]
+        commands = [c for c in on(config, kind) if "ray start" in c]
         assert len(commands) == 1, kind
         found[kind] = commands[0]
     return found
 
 
 def test_ray_takes_the_file(written: dict[str, Any]) -> None:
-    validate_config(prepare_config(written) | {"cluster_synced_files": []})
+    validate_config(prepare_config(written))
 
 
 def test_ray_would_refuse_a_misspelt_key(written: dict[str, Any]) -> None:
     """Otherwise the test above could not fail."""
     wrong = written | {"idle_timeout": 5}
     with pytest.raises(ValidationError, match="idle_timeout"):
-        validate_config(prepare_config(wrong) | {"cluster_synced_files": []})
+        validate_config(prepare_config(wrong))
 
 
 def test_the_head_takes_no_work_and_every_pool_begins_at_none_and_ends(
@@ -48,24 +57,70 @@ def test_the_head_takes_no_work_and_every_pool_begins_at_none_and_ends(
     assert pools.pop(written["head_node_type"])["resources"] == {"CPU": 0}
     assert set(pools) == {"cpu", "gpu"}
     for pool in pools.values():
-        assert pool["min_workers"] == 0 < pool["max_workers"] <= written["max_workers"]
+        assert pool["min_workers"] == 0 < pool["max_workers"]
+    assert sum(pool["max_workers"] for pool in pools.values()) <= written["max_workers"]
     assert written["idle_timeout_minutes"] > 0
 
 
 def test_every_ray_demands_the_token_and_starts_in_the_project(written: dict[str, Any]) -> None:
     assert written["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    [environment] = [c for c in written["setup_commands"] if "> ~/fundus.env" in c]
+    for line in ("RAY_AUTH_MODE=token", "cd ~/fundus'", ". ~/env/bin/activate'"):
+        assert line in environment
     for command in starts(written).values():
         before, _, after = command.partition("ray start")
-        assert before.startswith("cd ~/fundus && . ~/env/bin/activate && ")
-        assert before.endswith("RAY_AUTH_MODE=token ")
+        assert before.startswith(". ~/fundus.env && ")
         assert "--dashboard-host=127.0.0.1" in shlex.split(after) or "--address=" in after
+
+
+def test_the_environment_of_a_node_is_what_a_shell_makes_of_it(
+    written: dict[str, Any], tmp_path: Path
+) -> None:
+    """Quotes within quotes: run the very command."""
+    [command] = [c for c in written["setup_commands"] if "> ~/fundus.env" in c]
+    subprocess.run(["bash", "-c", command], check=True, env={"HOME": str(tmp_path)})
+    (tmp_path / "env/bin").mkdir(parents=True)
+    (tmp_path / "env/bin/activate").write_text("export ACTIVE=yes\n")
+    (tmp_path / "fundus").mkdir()
+    told = subprocess.run(
+        ["sh", "-c", ". ~/fundus.env; echo $PWD $ACTIVE $RAY_AUTH_MODE $FUNDUS_LOG $FUNDUS_LOGS"],
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert told == [f"{tmp_path}/fundus", "yes", "token", "json", "s3://screening/logs"]
+
+
+def test_a_node_keeps_its_logs_and_a_worker_heeds_the_spot_notice(written: dict[str, Any]) -> None:
+    for kind in ("head", "worker"):
+        assert any("deploy/aws/keep_logs.sh $FUNDUS_LOGS" in c for c in on(written, kind))
+    assert any("-m fundus.cluster.spot_notice" in c for c in on(written, "worker"))
+
+
+def test_the_head_tells_its_jobs_what_the_pools_may_grow_to(written: dict[str, Any]) -> None:
+    assert 'FUNDUS_GROWS_TO="$(python -m fundus.cluster.bounds ' in starts(written)["head"]
+    kinds = written["available_node_types"]
+    kinds["cpu"]["resources"] = {"CPU": 16, "memory": 100}
+    kinds["gpu"]["resources"] = {"CPU": 8, "GPU": 1, "memory": 100}
+    cpus = 16 * kinds["cpu"]["max_workers"] + 8 * kinds["gpu"]["max_workers"]
+    gpus = kinds["gpu"]["max_workers"]
+    memory = 100 * (kinds["cpu"]["max_workers"] + gpus)
+    assert amounts(grows_to(written)) == {"CPU": cpus, "GPU": gpus, "memory": memory}
 
 
 def test_what_is_mounted_is_there_and_enough_to_install(written: dict[str, Any]) -> None:
     mounts = {k: v for k, v in written["file_mounts"].items() if not v.startswith("~")}
     assert all((ROOT / local).exists() for local in mounts.values())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = {"pyproject.toml", project["readme"], *project["license-files"], "fundus", "jobs"}
+    needed = {
+        "pyproject.toml",
+        project["readme"],
+        *project["license-files"],
+        "fundus",
+        "jobs",
+        "deploy",
+    }
     assert needed <= set(mounts.values())
     assert all(remote == f"~/fundus/{local}" for remote, local in mounts.items())
 

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+from test_screening_stages import RUN, batch_of
 
 from fundus.anatomy.risk import logistic
 from fundus.datasets.synthetic import clinic, draw, hospital
 from fundus.evaluation import calibration
 from fundus.evaluation.calibration import Eyes, cross_validate, fit, folds
+from fundus.images.roi import Roi
 from fundus.models import bundle as bundles
 from fundus.models.predictor import Predictor
-from fundus.screening import row, stages
+from fundus.screening import stages
 
 
 def drawn_eyes(count, slope, seed=0, spread=0.0):
@@ -75,18 +77,12 @@ def test_a_picture_is_measured_as_screening_measures_it(monkeypatch, crops):
     monkeypatch.setattr(stages.ray, "get", lambda bundle: bundle)
     bundle = bundles.load(bundles.default_folder())
     images = [draw(camera, 3).image for camera in (clinic(), hospital())]
-    batch = {
-        "uri": np.array(["a", "b"], object),
-        "etag": np.array(["1", "1"], object),
-        "status": np.array([row.OK] * 2, object),
-        "error": np.array([""] * 2, object),
-        "width": np.array([image.shape[1] for image in images]),
-        "height": np.array([image.shape[0] for image in images]),
-        "image": stages._tensors(images),
-    }
+    nothing = np.zeros((1, 1, 1, 1), np.float32)
+    batch = batch_of([nothing] * 2, [Roi(0, 0, 1)] * 2, ["ok", "ok"])
+    batch["image"] = stages._tensors(images)
     batch = stages.Locate(bundle, crops)(batch)
     batch = stages.Segment(bundle)(stages.crop(batch, side=bundle.preprocessing.roi_side))
-    table = stages.measure(batch, thresholds=bundle.thresholds, risk=None, run_id="r", bundle="b")
+    table = stages.Measure(bundle.thresholds, None, RUN)(batch)
     for screened, image in zip(table.to_pylist(), images, strict=True):
         eye = calibration.measure_picture(image, Predictor(bundle), disc_crops=crops)
         assert (screened["vcdr"], screened["vcdr_sd"]) == pytest.approx(

@@ -133,6 +133,11 @@ def test_every_refusal_says_why(data, status, reason):
     assert found[0] == status and reason in found[1]
 
 
+@pytest.mark.parametrize("data", [b"P3 Planted^Name 3 255\n1", b"P6 4 Planted 255\n", b"P5 Plante"])
+def test_a_refusal_quotes_nothing_of_the_file(data):
+    assert "Plant" not in refusal(data)[1]
+
+
 SOUND = [
     saved(Image.fromarray(SMOOTH), "JPEG"),
     saved(Image.fromarray(SMOOTH), "JPEG", progressive=True),

@@ -1,13 +1,22 @@
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from dicom_files import dicom_file
 from PIL import Image
 from test_images_decode import SMOOTH, saved
 from test_screening_pipeline import tiny_bundle
 
+from fundus.ledger import pseudonyms
+from fundus.ledger.claim import claimed
 from fundus.models import bundle as bundles
+from fundus.storage.places import open_place
 
 JOBS = Path(__file__).parent.parent / "jobs"
 
@@ -29,21 +38,38 @@ def archive(tmp_path):
     return folder
 
 
-def test_failed_pictures_are_rows_and_no_failure_of_the_job(ray_local, archive, tmp_path, capsys):
+def test_failed_pictures_are_rows_and_no_failure_of_the_job_unless_too_many(
+    ray_local, archive, tmp_path, capsys
+):
     arguments = ["--archive", str(archive), "--results", str(tmp_path / "results")]
-    assert job("screen")([*arguments, "--bundle", str(tmp_path / "bundle")]) == 0
+    arguments += ["--bundle", str(tmp_path / "bundle"), "--gradability", "advise"]
+    assert job("screen")(arguments) == 0
     out = capsys.readouterr().out
-    assert "2 objects" in out and "it seems to be text" in out
-    (run,) = (tmp_path / "results" / "runs").iterdir()
-    assert str(run / "rows") in out and (run / "summary.json").is_file()
-    assert pq.read_table(run / "rows").num_rows == pq.read_table(run / "inventory.parquet").num_rows
+    assert "2 objects listed, 2 rows new" in out and "it seems to be text" in out
+    assert "results/current.json names the files" in out
+    assert job("screen")([*arguments, "--status"]) == 0
+    assert "missing: 0 objects" in capsys.readouterr().out
+    (archive / "worse.jpg").write_text("text too")
+    assert job("screen")([*arguments, "--max-failure-rate", "0.5"]) == 3
+    said = capsys.readouterr()
+    assert "1 rows new" in said.out and "100.0% of the rows failed" in said.err
+    assert job("screen")([*arguments, "--status"]) == 0
+    assert "2  unsupported" in capsys.readouterr().out
+
+
+def test_results_that_are_held_end_the_job_at_once_with_exit_code_5(archive, tmp_path, capsys):
+    arguments = ["--archive", str(archive), "--results", str(tmp_path / "results")]
+    with claimed(open_place(str(tmp_path / "results"))):
+        assert job("screen")([*arguments, "--bundle", str(tmp_path / "bundle")]) == 5
+    error = capsys.readouterr().err
+    assert "is held by process" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
         ({"--archive": "missing"}, "not a folder"),
-        ({"--archive": "s3://bucket"}, "not read yet"),
+        ({"--max-failure-rate": "2"}, "give a share"),
         ({"--bundle": "missing"}, "no bundle.json"),
         ({"--limit": "0"}, "limit"),
     ],
@@ -63,8 +89,56 @@ def test_a_bad_configuration_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
+def test_nothing_of_a_patient_is_in_rows_logs_errors_or_names(archive, tmp_path):
+    """DICOM with planted names, sound and broken, and a grep over all that the run leaves."""
+    planted = {
+        "PatientName": "Planted^Person",
+        "PatientID": "PLANTED-0815",
+        "PatientBirthDate": "19481231",
+        "OtherPatientNames": "Planted^Alias",
+        "ReferringPhysicianName": "Planted^Doctor",
+    }
+    sound = dicom_file(SMOOTH, **planted)
+    (archive / "1.dcm").write_bytes(sound)
+    (archive / "2.dcm").write_bytes(sound[: len(sound) // 2])
+    (archive / "3.dcm").write_bytes(
+        dicom_file(SMOOTH, PhotometricInterpretation="PLANTED", **planted)
+    )
+    results, folder = tmp_path / "results", Path(tempfile.mkdtemp(dir="/tmp"))  # a short path
+    command = [sys.executable, str(JOBS / "screen.py"), "--archive", str(archive)]
+    command += [
+        "--results",
+        str(results),
+        "--bundle",
+        str(tmp_path / "bundle"),
+        "--roi",
+        "--gradability",
+        "off",
+    ]
+    environment = os.environ | {
+        "RAY_TMPDIR": str(folder),
+        pseudonyms.KEY: "a key of the site's own",
+    }
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(results / "rows")
+    rows = {one["uri"].rsplit("/", 1)[1]: one for one in table.to_pylist()}
+    assert rows["1.dcm"]["status"] == "ok" and len(rows["1.dcm"]["subject"]) == 64
+    assert rows["2.dcm"]["status"] != "ok" != rows["3.dcm"]["status"]
+    files = [file for top in (results, folder) for file in top.rglob("*") if file.is_file()]
+    assert len(files) > 20
+    left = [done.stdout, done.stderr, repr(rows).encode(), *(file.read_bytes() for file in files)]
+    for text in left:
+        assert b"planted" not in text.lower() and b"19481231" not in text
+    assert not any("lanted" in str(file) for file in files)
+    shutil.rmtree(folder)
+
+
 def test_the_demo_draws_screens_and_says_where(ray_local, archive, tmp_path, capsys):
     demo = ["--to", str(tmp_path / "demo"), "--count", "1", "--bundle", str(tmp_path / "bundle")]
     assert job("demo")(demo) == 0
     out = capsys.readouterr().out
-    assert "2 frames drawn" in out and "2 objects" in out and "mean error of the ratio" in out
+    assert (
+        "2 frames drawn" in out and "2 objects listed" in out and "mean error of the ratio" in out
+    )

@@ -1,17 +1,24 @@
 """One archive of everything that goes wrong, screened through the real chain on a local Ray."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 import torch
+from dicom_files import dicom_file
 from PIL import Image
 from test_images_decode import SMOOTH, saved, saved_by_opencv, vast_png
 
 from fundus.anatomy.labels import CUP
+from fundus.ledger import current as pointer
+from fundus.ledger import pseudonyms, publish, row
+from fundus.ledger.claim import ClaimHeld, claimed
 from fundus.models import networks
 from fundus.models.bundle import (
     ADAPTED,
@@ -22,7 +29,9 @@ from fundus.models.bundle import (
     Preprocessing,
     Thresholds,
 )
-from fundus.screening import pipeline, report, row, stages
+from fundus.screening import pipeline, report, stages, standing
+from fundus.screening.settings import Screening
+from fundus.storage.places import open_place
 
 # status and a word of the reason, for each file of `broken_archive`
 EXPECTED = {
@@ -78,23 +87,38 @@ def broken_archive(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def screened(ray_local, broken_archive):
-    """Results lie inside the archive here, and are no objects of it."""
-    config = pipeline.Screening(
-        archive=str(broken_archive), results=str(broken_archive / "results")
-    )
-    bundle = tiny_bundle()
-    summary = pipeline.screen(config, bundle)
-    return summary, bundle, pq.read_table(summary.rows)
+def current_rows(results):
+    """As a reader has them: the files that the pointer names."""
+    place = open_place(str(results))
+    current, _ = pointer.read(place)
+    tables = [pq.read_table(pa.BufferReader(place.read(f.path)[0])) for f in current.files]
+    return pa.concat_tables(tables) if tables else row.SCHEMA.empty_table()
 
 
 def by_name(table):
     return {one["uri"].rsplit("/", 1)[1]: one for one in table.to_pylist()}
 
 
+def pictures(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(saved(Image.fromarray(SMOOTH), "PNG"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def screened(ray_local, broken_archive):
+    """Results lie inside the archive here, and are no objects of it."""
+    config = Screening(
+        archive=str(broken_archive), results=str(broken_archive / "results"), gradability="advise"
+    )
+    bundle = tiny_bundle()
+    summary = pipeline.screen(config, bundle)
+    return summary, bundle, current_rows(config.results), config
+
+
 def test_every_object_has_one_row_with_its_status_and_reason(screened):
-    _, _, table = screened
+    _, _, table, _ = screened
     rows = by_name(table)
     assert table.num_rows == len(EXPECTED)
     assert {name: one["status"] for name, one in rows.items()} == {
@@ -106,12 +130,13 @@ def test_every_object_has_one_row_with_its_status_and_reason(screened):
 
 
 def test_a_measured_row_is_whole_and_a_failed_one_has_no_number(screened):
-    _, bundle, table = screened
+    _, bundle, table, config = screened
     height, width = SMOOTH.shape[:2]
     for name, one in by_name(table).items():
         measures = [one[c] for c in ("vcdr", "hcdr", "area_cdr", "rim_inferior", "vcdr_sd")]
-        assert one["bundle"] == bundle.digest and one["laterality"] is None
-        assert one["risk"] is one["referable"] is one["rim_nasal"] is one["rim_temporal"] is None
+        assert one["bundle"] == bundle.digest and one["settings"] == config.settings
+        assert one["risk"] is one["referable"] is one["subject"] is one["disc_height_mm"] is None
+        assert (one["frame"], one["frames"]) == (1, 1)
         if one["status"] == "ok":
             # every threshold is 0: all of the ROI is cup
             mask = cv2.imdecode(np.frombuffer(one["mask_png"], np.uint8), cv2.IMREAD_UNCHANGED)
@@ -119,106 +144,209 @@ def test_a_measured_row_is_whole_and_a_failed_one_has_no_number(screened):
             assert (one["width"], one["height"]) == (width, height)
             assert one["vcdr"] == 1.0 and one["vcdr_sd"] == 0.0 and one["rim_inferior"] == 0.0
             assert one["roi_size"] > 0 and 0 <= one["disc_confidence"] <= 1
+            assert 0 <= one["quality"] <= 1
         else:
             assert measures == [None] * 5 and one["mask_png"] is None, name
     assert by_name(table)["black.png"]["width"] == 50
 
 
 def test_the_files_carry_a_description_of_every_column_and_of_the_run(screened):
-    summary, bundle, table = screened
+    summary, bundle, table, _ = screened
     assert table.schema.names == row.SCHEMA.names
     assert all(len(field.metadata[b"description"]) > 10 for field in table.schema)
     assert table.schema.metadata[b"fundus.run_id"].decode() == summary.run_id
     assert table.schema.metadata[b"fundus.bundle"].decode() == bundle.digest
     assert table.schema.metadata[b"fundus.format"].decode() == row.FORMAT_VERSION
+    assert table["uri"].to_pylist() == sorted(table["uri"].to_pylist())
 
 
 def test_the_summary_counts_statuses_and_reasons(screened):
-    summary, _, table = screened
-    assert summary.objects == table.num_rows == sum(summary.statuses.values())
+    summary, _, table, _ = screened
+    assert summary.rows == summary.listed == table.num_rows == sum(summary.statuses.values())
     assert summary.statuses["ok"] == summary.measured == 4
     assert summary.reasons["too_large: too many pixels"] == 1  # without the file's own size
     assert sum(summary.reasons.values()) == len(EXPECTED) - 4
+    assert summary.failure_rate == 7 / 12
     text = report.readable(summary)
-    assert summary.rows in text and "empty file" in text and "12 objects" in text
-    written = json.loads((Path(summary.rows).parent / "summary.json").read_text())
+    assert summary.results in text and "empty file" in text and "12 objects" in text
+    place = open_place(summary.results)
+    written = json.loads(place.read(f"runs/{summary.run_id}/summary.json")[0])
     assert written["statuses"] == summary.statuses
+    listed = pa.BufferReader(place.read(f"runs/{summary.run_id}/inventory.parquet")[0])
+    assert pq.read_table(listed)["uri"].to_pylist() == table["uri"].to_pylist()
+    assert place.list(f"runs/{summary.run_id}/staged") == []
+
+
+def test_the_same_command_again_screens_nothing_and_a_changed_object_alone(screened):
+    """And how things stand says what is missing in between."""
+    _, bundle, _, config = screened
+    before = pointer.read(open_place(config.results))[0].files
+    assert pipeline.screen(config, bundle).rows == 0
+    assert pointer.read(open_place(config.results))[0].files == before
+    (Path(config.archive) / "text.jpg").write_text("not a picture, but a longer one")
+    found = standing.standing(config, config.results, bundle.digest)
+    assert found.missing == 1 and found.statuses["ok"] == 4 and found.holder is None
+    assert "missing: 1 objects" in standing.readable(found)
+    assert pipeline.screen(config, bundle).rows == 1
+    assert current_rows(config.results).num_rows == len(EXPECTED)
+    assert pipeline.screen(replace(config, retry_failed=True), bundle).rows == 7
+
+
+def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch):
+    archive = pictures(tmp_path / "archive", "a.png", "b.png")
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
+    with monkeypatch.context() as dying:
+        dying.setattr(publish, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.screen(config, tiny_bundle())
+    assert current_rows(config.results).num_rows == 0
+    found = standing.standing(None, config.results)
+    assert list(found.unfinished.values()) == [2]
+    said = []
+    summary = pipeline.screen(config, tiny_bundle(), said.append)
+    assert summary.rows == 2 and "0 to screen, 2 staged by an earlier try" in said
+    assert [summary.run_id] == list(found.unfinished)
+    assert current_rows(config.results).num_rows == 2
+
+
+def test_the_second_of_two_runs_is_told_and_writes_nothing(ray_local, tmp_path):
+    archive = pictures(tmp_path / "archive", "a.png")
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
+    with claimed(open_place(config.results)), pytest.raises(ClaimHeld, match="is held by process"):
+        pipeline.screen(config, tiny_bundle())
+    assert open_place(config.results).list("runs/") == []
 
 
 def test_crops_are_screened_without_detection(ray_local, tmp_path):
-    archive = tmp_path / "crops"
-    archive.mkdir()
-    for number in range(3):
-        (archive / f"{number}.png").write_bytes(saved(Image.fromarray(SMOOTH), "PNG"))
+    archive = pictures(tmp_path / "crops", "0.png", "1.png", "2.png")
     bundle = tiny_bundle().without(DETECTOR)
-    config = pipeline.Screening(str(archive), str(tmp_path / "out"), crops=True, limit=2)
-    rows = pq.read_table(pipeline.screen(config, bundle).rows).to_pylist()
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, limit=2, gradability="off")
+    pipeline.screen(config, bundle)
+    rows = current_rows(config.results).to_pylist()
     assert [one["status"] for one in rows] == ["ok", "ok"]
     assert [(one["roi_x"], one["roi_y"], one["roi_size"]) for one in rows] == [(0, -10, 60)] * 2
     assert rows[0]["disc_confidence"] is None and rows[0]["vcdr"] == 1.0
 
 
 def test_a_frame_without_a_disc_in_its_maps_is_no_disc(ray_local, tmp_path):
-    archive = tmp_path / "crops"
-    archive.mkdir()
-    (archive / "a.png").write_bytes(saved(Image.fromarray(SMOOTH), "PNG"))
-    config = pipeline.Screening(str(archive), str(tmp_path / "out"), crops=True)
+    archive = pictures(tmp_path / "crops", "a.png")
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
     summary = pipeline.screen(config, tiny_bundle(disc=1.1, cup=1.1))
     assert summary.statuses == {"no_disc": 1} and summary.measured == 0
 
 
-def test_an_empty_archive_gives_an_empty_table(ray_local, tmp_path):
+def test_an_empty_archive_gives_no_file_and_says_so(ray_local, tmp_path):
     (tmp_path / "nothing").mkdir()
-    config = pipeline.Screening(str(tmp_path / "nothing"), str(tmp_path / "out"))
+    config = Screening(str(tmp_path / "nothing"), str(tmp_path / "out"))
     summary = pipeline.screen(config, tiny_bundle())
-    assert summary.objects == 0
-    assert pq.read_table(summary.rows).schema.names == row.SCHEMA.names
-    assert "0 objects" in report.readable(summary)
+    assert summary.rows == summary.listed == 0 and summary.files == []
+    assert "0 objects listed" in report.readable(summary)
+
+
+def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
+    ray_local, tmp_path, monkeypatch
+):
+    archive = pictures(tmp_path / "archive", "jane-doe.png")
+    results, secrets = tmp_path / "out", tmp_path / "map.parquet"
+    with pytest.raises(ValueError, match=pseudonyms.KEY):
+        Screening(str(archive), str(results), pseudonymise_uris=True)
+    monkeypatch.setenv(pseudonyms.KEY, "a key of the site's own")
+    config = Screening(
+        str(archive),
+        str(results),
+        crops=True,
+        gradability="off",
+        pseudonymise_uris=True,
+        uri_map=secrets,
+    )
+    pipeline.screen(config, tiny_bundle())
+    (one,) = current_rows(results).to_pylist()
+    assert one["status"] == "ok" and len(one["uri"]) == 64
+    assert pq.read_table(secrets).to_pylist() == [
+        {"uri": one["uri"], "source": (archive / "jane-doe.png").as_uri()}
+    ]
+    assert secrets.stat().st_mode & 0o077 == 0
+    written = [file for file in results.rglob("*") if file.is_file()]
+    assert len(written) > 4 and not any(b"jane" in file.read_bytes() for file in written)
+    assert pipeline.screen(config, tiny_bundle()).rows == 0
+
+
+@pytest.mark.s3
+def test_archive_and_results_lie_on_s3(ray_local, s3, bucket, broken_archive):
+    names = ("good.jpg", "cmyk.jpg", "empty.jpg", "text.jpg")
+    for name in names:
+        s3.client.put_object(
+            Bucket=bucket, Key=f"day/{name}", Body=(broken_archive / name).read_bytes()
+        )
+    config = Screening(
+        f"s3://{bucket}/day", f"s3://{bucket}/results", crops=True, gradability="off"
+    )
+    summary = pipeline.screen(config, tiny_bundle())
+    rows = by_name(current_rows(config.results))
+    assert {name: one["status"] for name, one in rows.items()} == {
+        name: EXPECTED[name][0] for name in names
+    }
+    assert summary.listed == 4 and pipeline.screen(config, tiny_bundle()).rows == 0
 
 
 def test_a_fault_of_our_own_ends_the_run_loudly(ray_local, tmp_path, monkeypatch):
-    archive = tmp_path / "archive"
-    archive.mkdir()
-    (archive / "a.png").write_bytes(saved(Image.fromarray(SMOOTH), "PNG"))
+    archive = pictures(tmp_path / "archive", "a.png")
 
     def faulty(batch, **_):
         raise KeyError("a fault of our own")
 
     monkeypatch.setattr(stages, "crop", faulty)
-    config = pipeline.Screening(str(archive), str(tmp_path / "out"))
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
     with pytest.raises(Exception, match="a fault of our own"):
         pipeline.screen(config, tiny_bundle())
-    assert not list((tmp_path / "out").glob("runs/*/summary.json"))
-
-
-def test_a_lost_or_doubled_row_is_noticed():
-    def table(uris):
-        columns = {"uri": uris, "etag": ["1"] * len(uris), "status": ["ok"] * len(uris)}
-        return row.table(columns, "run", "bundle")
-
-    listed = table(["a", "b"]).select(["uri", "etag"])
-    pipeline._reconcile(listed, table(["b", "a"]))
-    for wrong in (["a"], ["a", "b", "b"], ["a", "a"], ["a", "c"], ["a", "b", "c"]):
-        with pytest.raises(RuntimeError, match="objects were listed"):
-            pipeline._reconcile(listed, table(wrong))
+    assert current_rows(config.results).num_rows == 0
 
 
 def test_a_row_outside_the_schema_or_the_list_of_statuses_is_refused():
+    about = ("run", "bundle", "frames")
     with pytest.raises(ValueError, match="no status"):
-        row.table({"uri": ["a"], "etag": ["1"], "status": ["fine"]}, "run", "bundle")
+        row.table({"uri": ["a"], "etag": ["1"], "status": ["fine"]}, *about)
     with pytest.raises(ValueError, match="no column"):
-        row.table({"uri": ["a"], "etag": ["1"], "status": ["ok"], "cdr": [1.0]}, "run", "bundle")
+        row.table({"uri": ["a"], "etag": ["1"], "status": ["ok"], "cdr": [1.0]}, *about)
 
 
 def test_bad_configurations_are_refused_in_a_sentence(tmp_path):
-    with pytest.raises(ValueError, match="is not a folder"):
-        pipeline.Screening(str(tmp_path / "missing"), str(tmp_path))
     with pytest.raises(ValueError, match="among the archive"):
-        pipeline.Screening(str(tmp_path), str(tmp_path))
+        Screening(str(tmp_path), str(tmp_path))
     with pytest.raises(ValueError, match="limit"):
-        pipeline.Screening(str(tmp_path), str(tmp_path / "out"), limit=0)
-    config = pipeline.Screening(str(tmp_path), str(tmp_path / "out"))
+        Screening(str(tmp_path), str(tmp_path / "out"), limit=0)
+    with pytest.raises(ValueError, match="gradability"):
+        Screening(str(tmp_path), str(tmp_path / "out"), gradability="strict")
+    config = Screening(str(tmp_path), str(tmp_path / "out"))
     with pytest.raises(ValueError, match="no detector"):
         config.check(tiny_bundle().without(DETECTOR))
     with pytest.raises(ValueError, match="no segmenter"):
         config.check(tiny_bundle().without(SOURCE_ONLY).without(ADAPTED))
+
+
+def test_dicom_objects_lie_beside_the_rows_and_a_second_time_change_nothing(ray_local, tmp_path):
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    frames = np.stack([SMOOTH, SMOOTH[::-1]])
+    (archive / "two.dcm").write_bytes(dicom_file(frames, PatientName="Doe^Jane", number=7))
+    (archive / "photo.png").write_bytes(saved(Image.fromarray(SMOOTH), "PNG"))
+    bundle, results = tiny_bundle(), tmp_path / "out"
+    config = Screening(
+        str(archive),
+        str(results),
+        crops=True,
+        gradability="off",
+        dicom_out=str(tmp_path / "dicom"),
+    )
+    pipeline.screen(config, bundle)
+    rows = current_rows(results).to_pylist()
+    assert [(one["frame"], one["frames"]) for one in rows] == [(1, 1), (1, 2), (2, 2)]
+    objects = {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}
+    read = [pydicom.dcmread(file) for file in objects]
+    assert sorted(one.Modality for one in read) == ["SEG", "SEG", "SR", "SR"]
+    assert {str(one.PatientName) for one in read} == {"Doe^Jane"}
+    assert not any(
+        "header" in schema.names for schema in [row.SCHEMA, current_rows(results).schema]
+    )
+    pipeline.screen(replace(config, results=str(tmp_path / "again")), bundle)
+    assert objects == {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}

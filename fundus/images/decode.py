@@ -3,6 +3,7 @@
 import codecs
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -12,6 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "PPM", "WEBP", "GIF", "JPEG2000")
 """Pillow's readers that may see the bytes. Others run programs (EPS) or are no photographs."""
+
+MAX_PIXELS = 120_000_000
+"""Of one object, all its frames together."""
 
 # What Pillow's readers raise on broken bytes; beyond OSError and SyntaxError (its documented ones)
 # by its source and by fuzzing. Nothing but Pillow's own calls stands under this net.
@@ -64,7 +68,8 @@ class Refused(Exception):
     """The bytes give no pixels.
 
     status: decode_failed (a broken picture), unsupported (no picture, or of a kind that is not
-    read) or too_large. reason: one sentence, what varies from file to file in parentheses.
+    read) or too_large; from the sandbox also timed_out and crashed. reason: one sentence, what
+    varies from file to file in parentheses; it never quotes the file.
     """
 
     def __init__(self, status: str, reason: str) -> None:
@@ -73,7 +78,7 @@ class Refused(Exception):
         self.reason = reason
 
 
-def decode(data: bytes, *, max_pixels: int = 120_000_000) -> np.ndarray:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The first picture in `data` as HWC uint8 RGB, upright (EXIF orientation applied).
 
     JPEG, PNG, TIFF, BMP, PPM, WebP, GIF, JPEG 2000, told by content. 16-bit values give their high
@@ -93,6 +98,8 @@ def decode(data: bytes, *, max_pixels: int = 120_000_000) -> np.ndarray:
             )
         try:
             image.load()
+        except MemoryError as error:
+            raise Refused("too_large", f"not enough memory ({width} x {height})") from error
         except BROKEN as error:
             raise Refused("decode_failed", f"broken {image.format}: {_say(error)}") from error
         _turn_upright(image)
@@ -104,7 +111,8 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise Refused("too_large", f"too many pixels ({_say(error)})") from error
+        size, _, _ = str(error).partition(" exceeds")
+        raise Refused("too_large", f"too many pixels ({size})") from error
     except UnidentifiedImageError as error:
         raise _unknown(data) from error
     except BROKEN as error:
@@ -175,6 +183,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
             black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
             return np.asarray(Image.alpha_composite(black, rgba).convert("RGB"))
         return np.array(image.convert("RGB"))
+    except MemoryError as error:
+        raise Refused("too_large", "not enough memory ({} x {})".format(*image.size)) from error
     except BROKEN as error:
         raise Refused("unsupported", f"{image.mode} pixels: {_say(error)}") from error
 
@@ -190,4 +200,5 @@ def _grey_to_rgb(grey: np.ndarray, image: Image.Image) -> np.ndarray:
 
 
 def _say(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    """What a reader says, without what it quotes of the file: that may be a patient's name."""
+    return re.sub(r"""(['"]).*?\1""", "...", str(error)) or type(error).__name__

@@ -34,15 +34,28 @@ def field_of_view(image: np.ndarray) -> FieldOfView | None:
     a border that is no circle, gives the circle that spans the exposed region's longer side.
     """
     height, width = image.shape[:2]
-    scale = min(1.0, WORKING_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    small = _small(image)
     region = _exposed(small)
     if region is None:
         return None
     circle = None if region.mean() > FULL_AREA else _fit(_free_border(region))
     x, y, radius = circle or _span(region)
-    return FieldOfView(x * width / size[0], y * height / size[1], radius / scale)
+    across, down = width / small.shape[1], height / small.shape[0]
+    return FieldOfView(x * across, y * down, radius * max(height, width) / max(small.shape[:2]))
+
+
+def exposed_share(image: np.ndarray) -> float:
+    """Share of an HWC uint8 RGB frame that is exposed; above FULL_AREA no border is seen."""
+    region = _exposed(_small(image))
+    return 0.0 if region is None else float(region.mean())
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    """The frame at the size at which the field is looked for, never enlarged."""
+    height, width = image.shape[:2]
+    scale = min(1.0, WORKING_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _exposed(image: np.ndarray) -> np.ndarray | None:

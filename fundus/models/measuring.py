@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fundus.anatomy.biomarkers import Biomarkers, measure, vcdr
+from fundus.anatomy.biomarkers import Biomarkers, Laterality, measure, vcdr
+from fundus.anatomy.labels import disc_of
 from fundus.images import roi
 from fundus.images.roi import Roi
 from fundus.models.bundle import Thresholds
@@ -22,9 +23,13 @@ class Measured:
     """Of that mask in pixels of the original frame."""
     vcdr_sd: float | None
     """Standard deviation of the vCDR over the single maps; None with fewer than two ratios."""
+    disc_height: float | None
+    """Vertical extent of the disc, pixels of the original frame; None without a disc."""
 
 
-def measure_maps(maps: np.ndarray, where: Roi, thresholds: Thresholds) -> Measured:
+def measure_maps(
+    maps: np.ndarray, where: Roi, thresholds: Thresholds, laterality: Laterality | None = None
+) -> Measured:
     """Measure (M, 2, S, S) float probabilities in [0, 1], disc then cup, of the ROI `where`."""
     cleaned = thresholds.draw(maps.mean(axis=0))
     ratios = [vcdr(thresholds.draw(one).mask) for one in maps]
@@ -32,8 +37,9 @@ def measure_maps(maps: np.ndarray, where: Roi, thresholds: Thresholds) -> Measur
     return Measured(
         mask=cleaned.mask,
         flags=cleaned.flags,
-        biomarkers=measure(_in_frame_pixels(cleaned.mask, where)),
+        biomarkers=measure(_in_frame_pixels(cleaned.mask, where), laterality),
         vcdr_sd=float(np.std(defined)) if len(defined) > 1 else None,
+        disc_height=_disc_height(cleaned.mask) * where.size / maps.shape[-1] or None,
     )
 
 
@@ -47,3 +53,9 @@ def _in_frame_pixels(mask: np.ndarray, where: Roi) -> np.ndarray:
     if where.size <= mask.shape[0]:
         return mask
     return roi.restore(mask, Roi(where.x % 1, where.y % 1, where.size), side, side)
+
+
+def _disc_height(mask: np.ndarray) -> int:
+    """Rows from the first to the last of the disc, both counted; 0 without a disc."""
+    rows = np.flatnonzero(disc_of(mask).any(axis=1))
+    return int(rows[-1] - rows[0] + 1) if rows.size else 0

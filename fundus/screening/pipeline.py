@@ -1,206 +1,211 @@
-"""Screening: an archive in, one row for every object out. The whole chain is `_rows`."""
+"""Screening: an archive in, one row for every picture out. The whole chain is `_rows`."""
 
 import json
 import logging
 import math
-import secrets
 import sys
+import tempfile
 import time
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 import ray.data
-from pyarrow import fs
-from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data import DataContext, Dataset
 
-from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle
-from fundus.screening import inventory, report, row, stages
+from fundus.ledger import current as pointer
+from fundus.ledger import inventory, pseudonyms, publish, runs
+from fundus.ledger.claim import Claim, claimed
+from fundus.ledger.current import Current
+from fundus.ledger.inventory import Inventory
+from fundus.ledger.runs import Run
+from fundus.models.bundle import Bundle
+from fundus.screening import dicom, report, stages
+from fundus.screening.placement import placement, reachable, tune
+from fundus.screening.settings import Screening
+from fundus.storage.entries import Entry
+from fundus.storage.listing import walk
+from fundus.storage.places import Place, open_place
 
 log = logging.getLogger(__name__)
 
-LIGHT, STEADY = 0.1, 0.2
-"""CPUs that a stage claims. One of each claims less than 1: a small machine never deadlocks.
-
-Claims bound what runs at once, not what it uses: pools and decoding are bounded by the machine.
-"""
 ROWS_A_TASK, MOST_TASKS = 16, 4096
-"""Objects that one decoding task reads: few enough to spread; more where tasks became too many."""
+"""Objects that one reading task takes: few enough to spread; more where tasks became too many."""
 FRAMES_A_BATCH, CROPS_A_BATCH = 4, 4
 """Pictures in memory at once in one process; a frame of 12 megapixels takes 36 MB."""
-ROWS_A_FILE = 500
+ROWS_A_FILE = 64
+"""Rows that are staged together, and that a kill costs at most for each writer."""
+SAY_EVERY_S = 10.0
 
 
-def new_run_id() -> str:
-    """Sorts by time: "20270131T235959Z-1a2b3c"."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+def screen(
+    config: Screening, bundle: Bundle, say: Callable[[str], None] = lambda line: None
+) -> report.Summary:
+    """Screen what is not screened yet, on the Ray that runs; `ray.init` is the caller's.
 
-
-@dataclass(frozen=True)
-class Screening:
-    """One run over one archive."""
-
-    archive: str
-    """Folder, or file:// URI."""
-    results: str
-    """Folder or URI that holds `runs/<run_id>/`."""
-    crops: bool = False
-    """The pictures are disc crops already: detection is left out."""
-    limit: int | None = None
-    """Only so many objects, the first by name; None for all."""
-    run_id: str = field(default_factory=new_run_id)
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"the limit is {self.limit}, not a count of objects")
-        archive = inventory.local_folder(self.archive)
-        if not archive.is_dir():
-            raise ValueError(f"the archive {self.archive} is not a folder")
-        if archive == inventory.local_folder(self.results):
-            raise ValueError(
-                "the results would lie among the archive's pictures: give another folder"
-            )
-
-    def check(self, bundle: Bundle) -> None:
-        """ValueError, in one sentence, when the bundle cannot do this run."""
-        if not self.crops and DETECTOR not in bundle.networks:
-            raise ValueError("the bundle has no detector: it can screen disc crops alone (--roi)")
-        if not {SOURCE_ONLY, ADAPTED} & set(bundle.networks):
-            raise ValueError("the bundle has no segmenter")
-
-
-def screen(config: Screening, bundle: Bundle) -> report.Summary:
-    """Screen an archive on the Ray that runs; `ray.init` is the caller's.
-
-    Writes `inventory.parquet`, `rows/*.parquet` and, last, `summary.json` under
-    `<results>/runs/<run_id>/`. Every object has exactly one row then, or RuntimeError is raised. A
-    bundle that lacks a network raises ValueError.
+    Every object of the archive has its rows in the current files then, or RuntimeError is raised;
+    what was staged until then is kept for the next call. `say` is told of progress. ValueError for
+    a bundle that lacks a network, ClaimHeld when another run holds the results.
     """
     config.check(bundle)
     start = time.monotonic()
-    _quiet()
-    filesystem, place = _results_place(config)
-    entries = inventory.walk(config.archive, leave_out=config.results)
-    inventory.write(entries, f"{place}/inventory.parquet", filesystem, config.limit)
-    listed = pq.read_table(f"{place}/inventory.parquet", filesystem=filesystem)
-    log.info("%d objects listed", listed.num_rows)
+    entries = list_archive(config)
+    place = open_place(config.results)
+    with (
+        claimed(place, take_over=config.take_over) as claim,
+        tempfile.TemporaryDirectory(prefix="fundus-") as scratch,
+    ):
+        return _screen(config, bundle, entries, place, claim, Path(scratch), start, say)
+
+
+def _screen(
+    config: Screening,
+    bundle: Bundle,
+    entries: Iterable[Entry],
+    place: Place,
+    claim: Claim,
+    scratch: Path,
+    start: float,
+    say: Callable[[str], None],
+) -> report.Summary:
     digest = bundle.digest
-    if listed.num_rows:
-        rows = _rows(config, bundle, digest, listed)
-        rows.write_parquet(
-            f"{place}/rows",
-            filesystem=filesystem,
-            schema=row.schema(config.run_id, digest),
-            compression="zstd",
-            min_rows_per_file=ROWS_A_FILE,
-            ray_remote_args={"num_cpus": LIGHT},
-        )
-    else:
-        _write_no_rows(config, digest, f"{place}/rows", filesystem)
-    written = pq.read_table(f"{place}/rows", filesystem=filesystem, columns=list(report.COLUMNS))
-    _reconcile(listed, written)
+    current, etag = pointer.read(place)
+    run = runs.begin(place, current, digest, config.settings)
+    listed = keep(config, entries, scratch)
+    place.put(f"{run.folder}/inventory.parquet", (scratch / "listed.parquet").read_bytes())
+    say(f"run {run.run_id}: {listed.objects} objects listed")
+    known = runs.answered(place, current, run, retry=config.retry_failed)
+    wanted = _table(runs.left(listed.batches(), known))
+    before = runs.staged(place, run)
+    # Sorted, so that rows which will lie in one file are staged together.
+    todo = _table(runs.left(wanted.to_batches(), runs.whole(before.ids))).sort_by("uri")
+    say(f"{todo.num_rows} to screen, {wanted.num_rows - todo.num_rows} staged by an earlier try")
+    if todo.num_rows:
+        _prepare()
+        _follow(_rows(config, bundle, run, todo), todo.num_rows, say)
+    found = runs.staged(place, run)
+    publish.reconcile(wanted, found)
+    following = publish.publish(place, run, current, etag, wanted, found, claim)
+    fresh = [file for file in following.files if file.run_id == run.run_id]
     summary = report.summarise(
-        written,
-        run_id=config.run_id,
+        runs.read_current(place, Current(files=tuple(fresh)), list(report.COLUMNS)),
+        run_id=run.run_id,
         bundle=digest,
-        archive=config.archive,
-        rows_folder=str(PurePosixPath(place) / "rows"),
+        archive=config.archive if not config.pseudonymise_uris else "",
+        results=place.uri,
+        listed=listed.objects,
+        files=[file.path for file in fresh],
         seconds=time.monotonic() - start,
     )
-    with filesystem.open_output_stream(f"{place}/summary.json") as stream:
-        stream.write(json.dumps(asdict(summary), indent=2).encode() + b"\n")
+    place.put(f"{run.folder}/summary.json", json.dumps(asdict(summary), indent=2).encode() + b"\n")
+    for name in place.list(f"{run.staged}/"):
+        place.delete(name)
     return summary
 
 
-def _rows(config: Screening, bundle: Bundle, digest: str, listed: pa.Table) -> Dataset:
-    """The chain: object -> picture -> disc -> crop -> maps -> measures."""
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+def list_archive(config: Screening) -> Iterable[Entry]:
+    """The archive's objects, listed as they are asked for; ValueError, at once, for no archive."""
+    return walk(
+        config.archive,
+        leave_out=config.results,
+        suffixes=config.suffixes or None,
+        glob=config.glob,
+        modified_since=config.modified_since,
+    )
+
+
+def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventory:
+    """The listing on this machine's disk, with the URIs that rows will carry."""
+    shown: Callable[[str], str] = str
+    if config.pseudonymise_uris:
+        shown = partial(pseudonyms.pseudonym, secret=pseudonyms.key() or b"")
+    listed = inventory.write(entries, scratch, shown, config.limit)
+    if config.uri_map:
+        pseudonyms.write_map(config.uri_map, listed.batches())
+    return listed
+
+
+def _rows(config: Screening, bundle: Bundle, run: Run, todo: pa.Table) -> Dataset:
+    """The chain: object -> pictures -> disc -> crop -> maps -> measures -> file."""
     shared = ray.put(bundle)
-    pool = ActorPoolStrategy(min_size=1, max_size=gpus or cpus)
+    where = placement(reachable())
+    share = min(ROWS_A_TASK, math.ceil(todo.num_rows / (2 * where.readers)))
+    share = max(share, math.ceil(todo.num_rows / MOST_TASKS))
     # Slices of the driver's table: read_parquet and a repartition cost 6 s more, measured.
-    share = min(ROWS_A_TASK, math.ceil(listed.num_rows / (2 * cpus)))
-    share = max(share, math.ceil(listed.num_rows / MOST_TASKS))
-    slices = [listed.slice(start, share) for start in range(0, listed.num_rows, share)]
+    slices = [todo.slice(start, share) for start in range(0, todo.num_rows, share)]
     objects = ray.data.from_arrow(slices)
     pictures = objects.map_batches(
-        stages.fetch_and_decode,
+        stages.Read,
+        fn_constructor_args=(config, pseudonyms.key()),
         batch_size=FRAMES_A_BATCH,
-        compute=TaskPoolStrategy(size=min(cpus, len(slices))),
-        num_cpus=STEADY,
+        **where.read,
     )
     located = pictures.map_batches(
         stages.Locate,
         fn_constructor_args=(shared, config.crops),
         batch_size=FRAMES_A_BATCH,
-        compute=pool,
-        num_gpus=0.25 if gpus else None,
-        num_cpus=STEADY,
+        **where.locate,
     )
     crops = located.map_batches(
         partial(stages.crop, side=bundle.preprocessing.roi_side),
         batch_size=FRAMES_A_BATCH,
-        num_cpus=LIGHT,
+        **where.light,
     )
     maps = crops.map_batches(
         stages.Segment,
         fn_constructor_args=(shared,),
         batch_size=CROPS_A_BATCH,
-        compute=pool,
-        num_gpus=0.75 if gpus else None,
-        num_cpus=STEADY,
+        **where.segment,
     )
-    return maps.map_batches(
-        partial(
-            stages.measure,
-            thresholds=bundle.thresholds,
-            risk=bundle.risk,
-            run_id=config.run_id,
-            bundle=digest,
-        ),
+    measured = maps.map_batches(
+        stages.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out)),
         batch_size=CROPS_A_BATCH,
-        num_cpus=LIGHT,
+        **where.light,
+    )
+    if config.dicom_out:
+        measured = measured.map_batches(
+            dicom.WriteObjects(config.dicom_out, run), batch_format="pyarrow", **where.light
+        )
+    return measured.map_batches(
+        stages.Write(config.results, run),
+        batch_size=ROWS_A_FILE,
+        batch_format="pyarrow",
+        **where.light,
     )
 
 
-def _quiet() -> None:
-    """Ray Data's progress belongs on a terminal; in a log it is five lines a second of nothing."""
+def _table(batches: Iterable[pa.Table]) -> pa.Table:
+    """An inventory's batches as one table."""
+    return pa.concat_tables([inventory.WORKING.empty_table(), *batches])
+
+
+def _follow(rows: Dataset, objects: int, say: Callable[[str], None]) -> None:
+    """Run the chain to its end, saying every ten seconds how far it is."""
+    statuses: Counter[str] = Counter()
+    start = told = time.monotonic()
+    for batch in rows.iter_batches(batch_size=None, batch_format="numpy"):
+        statuses.update(batch["status"])
+        now = time.monotonic()
+        if now - told > SAY_EVERY_S:
+            told = now
+            pace = statuses.total() / (now - start)
+            so_far = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+            say(f"{statuses.total()} rows of {objects} objects, {pace:.2f} a second: {so_far}")
+
+
+def _prepare() -> None:
+    """How Ray Data shall run: its progress on a terminal alone, in a log it says nothing often."""
     context = DataContext.get_current()
+    tune(context)
     context.enable_progress_bars = sys.stderr.isatty()
     context.enable_rich_progress_bars = True
     context.print_on_execution_start = False
+    # Bounds are made for a large archive; a small one does not reach them.
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _results_place(config: Screening) -> tuple[fs.FileSystem, str]:
-    results = config.results
-    if "://" not in results:
-        results = inventory.local_folder(results).as_uri()
-    filesystem, path = fs.FileSystem.from_uri(results)
-    place = f"{path.rstrip('/')}/runs/{config.run_id}"
-    filesystem.create_dir(f"{place}/rows", recursive=True)
-    return filesystem, place
-
-
-def _write_no_rows(config: Screening, digest: str, folder: str, filesystem: fs.FileSystem) -> None:
-    """Ray writes nothing for nothing; readers still find the schema."""
-    empty = row.schema(config.run_id, digest).empty_table()
-    pq.write_table(empty, f"{folder}/empty.parquet", filesystem=filesystem)
-
-
-def _reconcile(listed: pa.Table, written: pa.Table) -> None:
-    """Every listed object has exactly one row, and every row its object, or RuntimeError."""
-    wanted, present = (table.select(["uri", "etag"]) for table in (listed, written))
-    missing = wanted.join(present, ["uri", "etag"], join_type="left anti").num_rows
-    foreign = present.join(wanted, ["uri", "etag"], join_type="left anti").num_rows
-    twice = present.num_rows - present.group_by(["uri", "etag"]).aggregate([]).num_rows
-    if missing or foreign or twice:
-        raise RuntimeError(
-            f"{wanted.num_rows} objects were listed and {present.num_rows} rows written: "
-            f"{missing} objects without a row, {foreign} rows without an object, {twice} twice"
-        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fundus.screening import row
+from fundus.ledger import row
 
 COLUMNS = ("uri", "etag", "status", "error", "vcdr", "vcdr_sd")
 """The columns that a summary reads; masks are left where they are."""
@@ -23,15 +23,22 @@ class Summary:
     bundle: str
     """Digest."""
     archive: str
-    rows: str
-    """The folder of Parquet files."""
+    """Empty where URIs are pseudonyms."""
+    results: str
+    files: list[str]
+    """The run's Parquet files, relative to the results."""
     seconds: float
     """From the listing to the last check."""
-    objects: int
+    listed: int
+    """Objects in the archive; those that were screened before are not screened again."""
+    rows: int
+    """What this run screened: a row a picture."""
     statuses: dict[str, int]
     """Count by status, most frequent first."""
     reasons: dict[str, int]
     """Count by "status: reason" of the rows that are not ok, details left out."""
+    failure_rate: float
+    """Share of the rows that are no answer: not ok, ungradable or no_disc."""
     measured: int
     """Rows with a vcdr."""
     vcdr_quartiles: tuple[float, ...]
@@ -40,13 +47,19 @@ class Summary:
 
 
 def summarise(
-    rows: pa.Table, *, run_id: str, bundle: str, archive: str, rows_folder: str, seconds: float
+    rows: pa.Table,
+    *,
+    run_id: str,
+    bundle: str,
+    archive: str,
+    results: str,
+    listed: int,
+    files: list[str],
+    seconds: float,
 ) -> Summary:
     """Count and describe rows (at least `COLUMNS`)."""
     statuses = Counter(rows["status"].to_pylist())
-    failed = rows.filter(pc.not_equal(rows["status"], row.OK))
-    pairs = zip(failed["status"].to_pylist(), failed["error"].to_pylist(), strict=True)
-    reasons = Counter(f"{status}: {_without_details(error or '')}" for status, error in pairs)
+    failures = sum(count for status, count in statuses.items() if status not in row.ANSWERS)
     vcdr = rows["vcdr"].drop_null()
     quantiles = pc.quantile(vcdr, [0, 0.25, 0.5, 0.75, 1]).to_pylist() if len(vcdr) else []
     sd = rows["vcdr_sd"].drop_null()
@@ -54,35 +67,38 @@ def summarise(
         run_id=run_id,
         bundle=bundle,
         archive=archive,
-        rows=rows_folder,
+        results=results,
+        files=files,
         seconds=seconds,
-        objects=rows.num_rows,
+        listed=listed,
+        rows=rows.num_rows,
         statuses=dict(statuses.most_common()),
-        reasons=dict(reasons.most_common()),
+        reasons=reasons_of(rows),
+        failure_rate=failures / rows.num_rows if rows.num_rows else 0.0,
         measured=len(vcdr),
         vcdr_quartiles=tuple(quantiles),
         vcdr_sd_median=pc.quantile(sd, 0.5)[0].as_py() if len(sd) else None,
     )
 
 
+def reasons_of(rows: pa.Table) -> dict[str, int]:
+    """Count by "status: reason" of the rows that are not ok, most frequent first."""
+    failed = rows.filter(pc.not_equal(rows["status"], row.OK))
+    pairs = zip(failed["status"].to_pylist(), failed["error"].to_pylist(), strict=True)
+    reasons = Counter(f"{status}: {_without_details(error or '')}" for status, error in pairs)
+    return dict(reasons.most_common())
+
+
 def readable(summary: Summary) -> str:
     """The summary for a terminal."""
-    pace = summary.objects / summary.seconds if summary.seconds else 0.0
+    pace = summary.rows / summary.seconds if summary.seconds else 0.0
     lines = [
         f"run {summary.run_id}, bundle {summary.bundle[:12]}",
-        f"{summary.objects} objects in {summary.seconds:.1f} s ({pace:.2f} a second)",
+        f"{summary.listed} objects listed, {summary.rows} rows new"
+        f" in {summary.seconds:.1f} s ({pace:.2f} a second)",
         "",
+        *counted(summary.statuses, summary.reasons),
     ]
-    lines += [
-        f"  {count:7d}  {status:14s} {row.STATUSES[status]}"
-        for status, count in summary.statuses.items()
-    ]
-    if summary.reasons:
-        lines += ["", "why not ok:"]
-        shown = list(summary.reasons.items())[:SHOWN]
-        lines += [f"  {count:7d}  {reason}" for reason, count in shown]
-        if len(summary.reasons) > SHOWN:
-            lines.append(f"           and {len(summary.reasons) - SHOWN} reasons more")
     if summary.vcdr_quartiles:
         low, q1, median, q3, high = summary.vcdr_quartiles
         lines += [
@@ -92,8 +108,21 @@ def readable(summary: Summary) -> str:
         ]
     if summary.vcdr_sd_median is not None:
         lines.append(f"its spread over the maps of one eye: median {summary.vcdr_sd_median:.3f}")
-    lines += ["", f"rows: {summary.rows}", "research use, not a medical device"]
-    return "\n".join(lines)
+    lines += ["", f"rows: {summary.results}/current.json names the files"]
+    return "\n".join([*lines, "research use, not a medical device"])
+
+
+def counted(statuses: dict[str, int], reasons: dict[str, int]) -> list[str]:
+    """Lines of a count by status, and of the most frequent reasons."""
+    lines = [
+        f"  {count:7d}  {status:14s} {row.STATUSES[status]}" for status, count in statuses.items()
+    ]
+    if reasons:
+        lines += ["", "why not ok:"]
+        lines += [f"  {count:7d}  {reason}" for reason, count in list(reasons.items())[:SHOWN]]
+        if len(reasons) > SHOWN:
+            lines.append(f"           and {len(reasons) - SHOWN} reasons more")
+    return lines
 
 
 def _without_details(error: str) -> str:

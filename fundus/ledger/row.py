@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 
 OK = "ok"
 STATUSES = {
@@ -17,24 +17,38 @@ STATUSES = {
     "crashed": "decoding ended its process",
 }
 """Every row has one of these. A new kind of failure needs a new entry, never a silent skip."""
+ANSWERS = frozenset((OK, "ungradable", "no_disc"))
+"""Statuses of pictures that were read: an answer, whatever it is. All others are failures."""
+
+IDENTITY = ("uri", "etag", "bundle", "settings")
+"""What an object's result is known by: where it lies, its content, and what measured it how."""
 
 _TEXT, _REAL = pa.string(), pa.float64()
 
 _COLUMNS = [
     ("uri", _TEXT, "where the object lies; percent-encoded as URIs are"),
     ("etag", _TEXT, "changes when the object's content changes"),
+    ("frame", pa.int32(), "1-based number of the picture in its object; DICOM alone has several"),
+    ("frames", pa.int32(), "pictures in the object, each with a row; 1 where it was not decoded"),
     ("run_id", _TEXT, "the run that wrote this row"),
     ("bundle", _TEXT, "SHA-256 digest of the bundle that measured"),
+    (
+        "settings",
+        _TEXT,
+        "how it was measured, where that is not the bundle's: frames or disc crops",
+    ),
     ("status", _TEXT, "; ".join(f"{name}: {meaning}" for name, meaning in STATUSES.items())),
     ("error", _TEXT, "why the status is not ok, details in parentheses; null where it is"),
     ("width", pa.int32(), "pixels of the upright original frame; null where it was not decoded"),
     ("height", pa.int32(), "pixels of the upright original frame; null where it was not decoded"),
+    ("subject", _TEXT, "HMAC-SHA256 of the DICOM patient id; null without the id or a key"),
     ("laterality", _TEXT, "OD (right eye) or OS (left eye); null where unknown"),
+    ("laterality_source", _TEXT, "dicom: the file says so; anatomy: by the place of the disc"),
+    ("quality", _REAL, "gradability, 0 to 1; null where it was not assessed"),
     ("disc_confidence", _REAL, "of the detector, 0 to 1; null where detection was left out"),
     ("roi_x", _REAL, "left edge of the ROI, pixels of the original frame; may lie outside"),
     ("roi_y", _REAL, "upper edge of the ROI, pixels of the original frame; may lie outside"),
     ("roi_size", _REAL, "side of the square ROI, pixels of the original frame"),
-    ("mask_png", pa.binary(), "8-bit PNG of the ROI frame: 0 background, 1 rim, 2 cup"),
     ("vcdr", _REAL, "vertical cup-to-disc ratio, inclusive extents; null without disc or cup"),
     ("hcdr", _REAL, "horizontal cup-to-disc ratio, inclusive extents"),
     ("area_cdr", _REAL, "cup area over disc area"),
@@ -43,17 +57,25 @@ _COLUMNS = [
     ("rim_nasal", _REAL, "mean rim width of the nasal sector; null without laterality"),
     ("rim_temporal", _REAL, "mean rim width of the temporal sector; null without laterality"),
     ("vcdr_sd", _REAL, "standard deviation of vcdr over the maps of all networks and turns"),
-    ("flags", pa.list_(pa.string()), "remarks on the mask: no_disc, no_cup, cup_outside_disc"),
+    ("flags", pa.list_(pa.string()), "remarks: no_disc, no_cup, cup_outside_disc, poor_quality, no_dicom_out"),
     ("risk", _REAL, "calibrated risk of glaucoma, 0 to 1; null until a bundle is calibrated"),
     ("referable", pa.bool_(), "risk at or above the referral threshold; null without a risk"),
+    (
+        "disc_height_mm",
+        _REAL,
+        "vertical disc diameter in mm; null without the file's pixel spacing",
+    ),
+    ("mask_png", pa.binary(), "8-bit PNG of the ROI frame: 0 background, 1 rim, 2 cup"),
 ]
+
+REQUIRED = (*IDENTITY, "frame", "frames", "run_id", "status")
 
 SCHEMA = pa.schema(
     [
         pa.field(
             name,
             kind,
-            nullable=name not in ("uri", "etag", "run_id", "bundle", "status"),
+            nullable=name not in REQUIRED,
             metadata={"description": description},
         )
         for name, kind, description in _COLUMNS
@@ -74,13 +96,15 @@ def schema(run_id: str, bundle: str) -> pa.Schema:
     )
 
 
-def table(columns: dict[str, list], run_id: str, bundle: str) -> pa.Table:
-    """Rows of one run. Columns that are not given are null; `run_id` and `bundle` are filled in.
+def table(columns: dict[str, list], run_id: str, bundle: str, settings: str) -> pa.Table:
+    """Rows of one run. Columns not given are null, `frame` and `frames` 1; the run's are filled in.
 
     A column that the schema does not know and a status off the list raise ValueError.
     """
     rows = len(columns["uri"])
-    columns = columns | {"run_id": [run_id] * rows, "bundle": [bundle] * rows}
+    of_run = {"run_id": run_id, "bundle": bundle, "settings": settings}
+    columns = {"frame": [1] * rows, "frames": [1] * rows} | columns
+    columns |= {name: [value] * rows for name, value in of_run.items()}
     unknown = set(columns) - set(SCHEMA.names)
     if unknown:
         raise ValueError(f"rows have no column {sorted(unknown)}")

@@ -1,0 +1,116 @@
+#!/usr/bin/env python
+"""Peak memory of listing an archive, as it grows: it must not.
+
+    python benchmarks/listing.py --count 1000000 --on s3
+    python benchmarks/listing.py --count 1000000 --on folder
+
+Makes that many empty objects, a thousand a folder, on a real S3 server (SeaweedFS, filled by its
+own file interface, which is faster than S3's) or in a folder; lists them; prints the memory of
+the process that lists when it has seen 10,000, 100,000 and so on.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fundus.storage.listing import walk
+
+TESTS = Path(__file__).parent.parent / "tests"
+
+WRITERS = 2
+A_FOLDER = 1_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=100_000, help="how many objects")
+    parser.add_argument("--on", choices=["s3", "folder"], default="s3", help="where they lie")
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as scratch:
+        place = on_s3 if arguments.on == "s3" else in_folder
+        with place(Path(scratch), arguments.count) as archive:
+            measure(archive, arguments.count)
+
+
+def measure(archive: str, count: int) -> None:
+    """List, and print what it took at every power of ten."""
+    print(f"{'objects':>10} {'peak memory':>12} {'grown by':>10} {'seconds':>8}")
+    before, start = peak_mb(), time.monotonic()
+    print(f"{0:>10} {before:>9.1f} MB")
+    seen = 0
+    for seen, _ in enumerate(walk(archive), 1):
+        if seen >= 10_000 and str(seen).strip("0") == "1":
+            peak, seconds = peak_mb(), time.monotonic() - start
+            print(
+                f"{seen:>10} {peak:>9.1f} MB {peak - before:>7.1f} MB {seconds:>8.1f}", flush=True
+            )
+    if seen != count:
+        raise SystemExit(f"{count} objects were made and {seen} listed")
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextmanager
+def in_folder(scratch: Path, count: int) -> Iterator[str]:
+    for name in names(range(count)):
+        path = scratch / name
+        if name.endswith("/000.jpg"):
+            path.parent.mkdir(parents=True)
+        path.touch()
+    yield str(scratch)
+
+
+@contextmanager
+def on_s3(scratch: Path, count: int) -> Iterator[str]:
+    sys.path.append(str(TESTS))
+    from s3_server import Server
+
+    with Server(scratch / "s3") as server:
+        os.environ.update(server.environment)
+        bucket, start = server.bucket(), time.monotonic()
+        spawn = get_context("spawn")
+        writers = [
+            spawn.Process(target=fill, args=(server.ports[1], bucket, count, first))
+            for first in range(WRITERS)
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        seconds = time.monotonic() - start
+        print(
+            f"{count} objects made in {seconds:.0f} s ({count / seconds:.0f} a second)", flush=True
+        )
+        yield f"s3://{bucket}/archive"
+
+
+def fill(port: int, bucket: str, count: int, first: int) -> None:
+    """One of the writers: its share of the objects, over one connection."""
+    connection = HTTPConnection("127.0.0.1", port)
+    for name in names(range(first, count, WRITERS)):
+        kind = {"Content-Type": "image/jpeg"}
+        connection.request("PUT", f"/buckets/{bucket}/archive/{name}", headers=kind)
+        reply = connection.getresponse()
+        reply.read()
+        if reply.status != 201:
+            raise SystemExit(f"the server answers {reply.status} to {name}")
+
+
+def names(numbers: range) -> Iterator[str]:
+    for number in numbers:
+        yield f"{number // A_FOLDER:05}/{number % A_FOLDER:03}.jpg"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+#!/usr/bin/env python
+"""Whether a long screening takes more memory than a short one: peaks by kind of process.
+
+    python benchmarks/memory.py --data DATA --frames 500 5000
+
+Screens so many frames (real ones, made small, each another file) and prints the highest resident
+memory, without what is shared, of the driver and of each kind of worker.
+"""
+
+import argparse
+import io
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kills import ROOT, descendants
+from PIL import Image
+
+
+def fill(folder: Path, data: Path, count: int, side: int) -> None:
+    """Write `count` different JPEGs, `side` pixels wide, of the real frames in turn."""
+    draw = random.Random(count)
+    files = sorted((data / "drishti_gs1_full" / "images").glob("*"))
+    contents = []
+    for file in files:
+        image = Image.open(file).convert("RGB")
+        image.thumbnail((side, side))
+        sink = io.BytesIO()
+        image.save(sink, "JPEG", quality=85)
+        contents.append(sink.getvalue())
+    for number in range(count):
+        # Bytes behind a JPEG's end are no part of the picture: each file has an etag of its own.
+        content = contents[number % len(contents)] + draw.randbytes(8)
+        (folder / f"{number:06d}.jpg").write_bytes(content)
+
+
+def memory_of(pid: int) -> tuple[str, int] | None:
+    """What kind of process it is, and its private resident bytes now."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        fields = dict(
+            re.findall(r"^(\w+):\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+        )
+    except OSError:
+        return None
+    if "RssAnon" not in fields:
+        return None
+    if "sandbox_child" in command:
+        kind = "decoding child"
+    elif command.startswith("ray::"):
+        kind = re.split(r"[ (]", command)[0].removesuffix(".submit")
+    elif "jobs/screen.py" in command:
+        kind = "driver"
+    else:
+        return None
+    return kind, int(fields["RssAnon"]) * 1024
+
+
+def peaks(command: list[str]) -> dict[str, int]:
+    """Run a command; the highest memory of one process, by kind."""
+    found: dict[str, int] = {}
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while driver.poll() is None:
+        for pid in [driver.pid, *descendants(driver.pid)]:
+            if one := memory_of(pid):
+                found[one[0]] = max(found.get(one[0], 0), one[1])
+        time.sleep(0.25)
+    if driver.returncode:
+        raise SystemExit(f"screening ended with {driver.returncode}")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--frames", type=int, nargs=2, default=[500, 5000])
+    parser.add_argument("--side", type=int, default=640, help="pixels of the frames' longer side")
+    parser.add_argument("arguments", nargs="*", help="more for jobs/screen.py, after --")
+    given = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found = []
+    for count in given.frames:
+        with tempfile.TemporaryDirectory() as scratch:
+            archive = Path(scratch) / "archive"
+            archive.mkdir()
+            fill(archive, given.data, count, given.side)
+            command = [sys.executable, str(ROOT / "jobs" / "screen.py"), "--archive", str(archive)]
+            found.append(peaks([*command, "--results", f"{scratch}/results", *given.arguments]))
+    few, many = given.frames
+    print(f"{'kind of process':40}  {few:>7} frames  {many:>7} frames  ratio")
+    for kind in sorted(set(found[0]) | set(found[1])):
+        low, high = (one.get(kind, 0) for one in found)
+        ratio = f"{high / low:5.2f}" if low else "    -"
+        print(f"{kind:40}  {low >> 20:>10} MiB  {high >> 20:>10} MiB  {ratio}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+#!/usr/bin/env python
+"""What the quality gate keeps: python benchmarks/quality.py --data FOLDER [--others FOLDER]
+
+Prints the share kept of every set in FOLDER/manifest.csv with each refused picture and its reason,
+then what is kept of pictures spoilt on purpose: darkened and blurred copies of one frame in ten,
+and, from another folder, pictures that are no fundus photographs, as they are and in a round mask.
+"""
+
+import argparse
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fundus.images.decode import Refused
+from fundus.images.fov import field_of_view
+from fundus.images.picture import pictures
+from fundus.images.quality import assess
+
+CROPS = "crop512"
+"""In the name of a set of disc crops."""
+BLURS = (0.008, 0.012, 0.016, 0.024, 0.032)
+"""Standard deviations, in diameters of the field of view."""
+LIGHTS = (0.5, 0.3, 0.2, 0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--others", type=Path, help="pictures that are no fundus photographs")
+    options = parser.parse_args()
+    with (options.data / "manifest.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    kept: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
+    spoilt: Counter[str] = Counter()
+    for number, row in enumerate(rows):
+        crop = CROPS in row["set"]
+        pixels = pictures((options.data / row["image"]).read_bytes())[0].pixels
+        quality = assess(pixels, crop=crop)
+        seen[row["set"]] += 1
+        kept[row["set"]] += quality.reason is None
+        if quality.reason:
+            print(f"refused: {row['set']} {row['id']}: {quality.reason}")
+        elif number % 10 == 0 and not crop:
+            seen["spoilt"] += 1
+            spoilt.update(name for name, copy in _spoil(pixels) if assess(copy).reason is None)
+    print("\nkept, by set:")
+    for name, count in seen.items():
+        if name != "spoilt":
+            print(f"  {name}: {kept[name]} of {count} ({kept[name] / count:.1%})")
+    print(f"\nkept, of {seen['spoilt']} frames spoilt in each way:")
+    for name, _ in _spoil(np.zeros((64, 64, 3), np.uint8)):
+        print(f"  {name}: {spoilt[name]}")
+    if options.others:
+        print("\nother pictures:")
+        _others(options.others)
+
+
+def _spoil(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    scale = min(1, 800 / max(pixels.shape[:2]))  # blurs as wide as these take seconds a megapixel
+    pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    field = field_of_view(pixels)
+    diameter = 2 * field.radius if field else 64
+    for blur in BLURS:
+        yield f"blur {blur:.1%} of the field", cv2.GaussianBlur(pixels, (0, 0), blur * diameter)
+    for light in LIGHTS:
+        yield f"light x {light}", (pixels * light).astype(np.uint8)
+
+
+def _others(folder: Path) -> None:
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        try:
+            pixels = pictures(file.read_bytes())[0].pixels
+        except Refused as refused:
+            print(f"  {file.name}: {refused.status}")
+            continue
+        plain, masked = assess(pixels), assess(_round(pixels))
+        print(f"  {file.name}: {plain.reason or 'KEPT'}; round: {masked.reason or 'KEPT'}")
+
+
+def _round(pixels: np.ndarray) -> np.ndarray:
+    """The middle square behind a round black mask, as a camera would show it."""
+    side = min(pixels.shape[:2])
+    top, left = ((length - side) // 2 for length in pixels.shape[:2])
+    square = pixels[top : top + side, left : left + side].copy()
+    rows, columns = np.ogrid[:side, :side]
+    square[np.hypot(rows - side / 2, columns - side / 2) > 0.48 * side] = 0
+    return square
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+#!/usr/bin/env python
+"""Screen a hospital's archive on a real S3 server: one row for every object, faults or not.
+
+    python benchmarks/screen_hospital.py --data DATA --count 2000
+    python benchmarks/screen_hospital.py --data DATA --count 2000 --faults 0.05
+
+Prints the rows by status and whether their URIs are the inventory's. With --faults, the archive is
+screened a second time, through a proxy that breaks this share of all requests in each of six ways,
+and every row that was ok before must be ok again. Exit code 1 where anything differs.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from hospital import Hospital, build
+from kills import ROOT
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from fault_proxy import FaultProxy
+from s3_server import Server
+
+from fundus.ledger import current as pointer
+from fundus.ledger import runs
+from fundus.storage.places import open_place
+
+
+def screen(archive: str, results: str, more: Sequence[str], tries: int = 1) -> tuple[pa.Table, int]:
+    """The current rows after jobs/screen.py has ended with 0, and how often it was started."""
+    command = [sys.executable, str(ROOT / "jobs" / "screen.py"), "--archive", archive]
+    for number in range(1, tries + 1):
+        done = subprocess.run([*command, "--results", results, *more], cwd=ROOT, check=False)
+        if done.returncode == 0:
+            break
+    else:
+        raise SystemExit(f"screening ended with {done.returncode}")
+    place = open_place(results)
+    columns = ["uri", "status", "error", "frame", "frames"]
+    return runs.read_current(place, pointer.read(place)[0], columns), number
+
+
+def compared(rows: pa.Table, hospital: Hospital) -> int:
+    """Print what came out; how many objects have no row, rows no object, or pictures two rows."""
+    pictures = Counter(zip(rows["uri"].to_pylist(), rows["frame"].to_pylist(), strict=True))
+    found = {uri for uri, _ in pictures}
+    lost, foreign = hospital.inventory - found, found - hospital.inventory
+    twice = sum(count > 1 for count in pictures.values())
+    print(f"{len(hospital.inventory)} objects, {rows.num_rows} rows (a row a frame of DICOM)")
+    for status, count in Counter(rows["status"].to_pylist()).most_common():
+        print(f"{count:7}  {status}")
+    print(
+        f"{len(lost)} objects without a row, {len(foreign)} rows without an object, {twice} twice"
+    )
+    print(*sorted(lost | foreign)[:5], sep="\n")
+    return len(lost) + len(foreign) + twice
+
+
+def ok_uris(rows: pa.Table) -> set[tuple[str, int]]:
+    """Every picture (URI, frame) that was measured."""
+    columns = (rows[name].to_pylist() for name in ("uri", "frame", "status"))
+    return {(uri, frame) for uri, frame, status in zip(*columns, strict=True) if status == "ok"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE")
+    parser.add_argument("arguments", nargs="*", help="more for jobs/screen.py, after --")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
+        os.environ.update(server.environment | {"OMP_NUM_THREADS": "1"})
+        place = f"s3://{server.bucket()}"
+        hospital = build(open_place(f"{place}/archive"), given.data, given.count, given.seed)
+        for kind, number in sorted(hospital.kinds.items()):
+            print(f"{number:7}  {kind}")
+        start = time.monotonic()
+        rows, _ = screen(hospital.uri, f"{place}/results", given.arguments)
+        print(f"without faults, {time.monotonic() - start:.0f} s:")
+        wrong = compared(rows, hospital)
+        if given.faults:
+            with FaultProxy(server.endpoint, seed=given.seed, share=given.faults) as proxy:
+                os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
+                start = time.monotonic()
+                again, starts = screen(hospital.uri, f"{place}/again", given.arguments, tries=5)
+                broken, requests = proxy.faults, len(proxy.requests)
+                os.environ["AWS_ENDPOINT_URL"] = server.endpoint
+            print(f"with faults, {time.monotonic() - start:.0f} s, {starts} starts:")
+            print(f"{broken.total()} of {requests} requests broken: {dict(broken)}")
+            wrong += compared(again, hospital)
+            missing = ok_uris(rows) - ok_uris(again)
+            print(f"{len(missing)} of {len(ok_uris(rows))} rows are ok without faults alone")
+            wrong += len(missing)
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+#!/usr/bin/env python
+"""Seconds that each screening stage takes for one picture on one core, as JSON for `jobs/plan.py`.
+
+    OMP_NUM_THREADS=1 python benchmarks/stages.py --archive data/real/full > rates.json
+    python jobs/plan.py --rates rates.json --pictures 20000
+
+Real stages over real pictures, one after the other in one process: no pool, no transport, so what
+Ray adds is not in it (`benchmarks/simulate_cluster.py` measures that). Medians, since one picture
+in a hundred meets a busy machine. Run it on the kind of node that shall do the work: on another
+processor, and on a GPU, the figures are others.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import ray
+import torch
+from pyarrow import fs
+
+from fundus.cluster.sizing import Rates
+from fundus.models import bundle as bundles
+from fundus.screening import inventory, stages
+
+PICTURE_STAGES = ("decode", "locate", "crop", "segment", "measure")
+
+
+def timed(work: Callable[[stages.Batch], Any], batch: stages.Batch) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = work(batch)
+    return result, time.perf_counter() - start
+
+
+def one_picture(batch: stages.Batch, chain: dict[str, Callable]) -> dict[str, float] | None:
+    """Seconds by stage of a batch of one picture; None when it is not measured to the end."""
+    seconds = {}
+    for name, work in chain.items():
+        batch, seconds[name] = timed(work, batch)
+        if name == "decode":
+            seconds["megapixels"] = float(batch["height"][0] * batch["width"][0] / 1e6)
+        if name != "measure" and batch["status"][0] != "ok":
+            return None
+    return seconds
+
+
+def chain_of(folder: Path | None, crops: bool) -> dict[str, Callable]:
+    """The stages by name, weights loaded."""
+    bundle = bundles.load(folder or bundles.default_folder())
+    shared = ray.put(bundle)
+    works = (
+        stages.fetch_and_decode,
+        stages.Locate(shared, crops),
+        partial(stages.crop, side=bundle.preprocessing.roi_side),
+        stages.Segment(shared),
+        partial(
+            stages.measure, thresholds=bundle.thresholds, risk=bundle.risk, run_id="-", bundle="-"
+        ),
+    )
+    return dict(zip(PICTURE_STAGES, works, strict=True))
+
+
+def batches(archive: str, limit: int) -> list[stages.Batch]:
+    """One batch a picture, as the first stage takes it, spread over the archive."""
+    place = Path(os.environ.get("TMPDIR", "/tmp")) / f"stages-{os.getpid()}.parquet"
+    inventory.write(inventory.walk(archive), str(place), fs.LocalFileSystem())
+    listed = pq.read_table(place)
+    place.unlink()
+    chosen = np.linspace(0, listed.num_rows - 1, min(limit, listed.num_rows)).astype(int)
+    rows = listed.take(np.unique(chosen)).to_pylist()
+    return [{name: np.array([value]) for name, value in row.items()} for row in rows]
+
+
+def measure(archive: str, limit: int, folder: Path | None, crops: bool) -> dict[str, Any]:
+    """Medians over the pictures that are measured to the end."""
+    torch.set_num_threads(1)
+    chain = chain_of(folder, crops)
+    pictures = batches(archive, limit)
+    one_picture(pictures[0], chain)  # the first one pays for what is loaded late
+    measured = [seconds for picture in pictures if (seconds := one_picture(picture, chain))]
+    if not measured:
+        raise ValueError(f"no picture of {archive} is measured to the end")
+    middle = {name: statistics.median(m[name] for m in measured) for name in measured[0]}
+    sizes = [int(picture["size"][0]) for picture in pictures]
+    rates = Rates(
+        **{name: round(middle[name], 5) for name in PICTURE_STAGES},
+        megapixels=round(middle["megapixels"], 2),
+        megabytes=round(statistics.median(sizes) / 1e6, 3),
+    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    return asdict(rates) | {"pictures": len(measured), "machine": machine}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--archive", required=True, metavar="URI")
+    parser.add_argument("--limit", type=int, default=40, help="pictures, spread over the archive")
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops")
+    given = parser.parse_args(arguments)
+    ray.init(num_cpus=1, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    try:
+        print(json.dumps(measure(given.archive, given.limit, given.bundle, given.roi), indent=2))
+    finally:
+        ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Copy this node's Ray logs to S3 every minute, until the node ends:
+#
+#     deploy/aws/keep_logs.sh s3://screening/logs
+#
+# They lie under <place>/<host>/. What a node wrote in its last minute may be missing. Logs name
+# pictures by URI: --pseudonymise-uris keeps names out of them, or keep the prefix as closed as the
+# archive. One copy runs on a node, however often this is called.
+set -eu
+place=${1:?where to: s3://bucket/prefix}
+logs=${RAY_LOGS:-/tmp/ray/session_latest/logs}
+exec 9>"${TMPDIR:-/tmp}/fundus-keep-logs.lock"
+flock --nonblock 9 || exit 0
+while :; do
+    # A log that grows while it is read is copied again the next time.
+    aws s3 sync --quiet --no-follow-symlinks "$logs/" "$place/$(hostname)/" || true
+    sleep "${KEEP_LOGS_EVERY:-60}"
+done

@@ -1,0 +1,1 @@
+"""What runs the nodes: how many are wanted, how they start, what happens when one goes."""

@@ -1,0 +1,81 @@
+"""Drain this node when AWS says that it will take it back: two minutes to finish and to save.
+
+    python -m fundus.cluster.spot_notice
+
+Runs beside Ray on every worker (cluster.yaml starts it). No new work comes to a drained node, and a
+training that runs there writes a checkpoint just in time.
+"""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+log = logging.getLogger(__name__)
+
+ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+"""AWS's own variable for where a node asks about itself."""
+MARGIN_S = 10
+"""Before AWS's hour: the last of what a process writes must still get away."""
+
+
+def notice(endpoint: str) -> datetime | None:
+    """When AWS takes this node back; None while it does not. OSError if nobody answers."""
+    token = _answer(
+        f"{endpoint}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT"
+    )
+    headers = {"X-aws-ec2-metadata-token": token or ""}
+    found = _answer(f"{endpoint}/latest/meta-data/spot/instance-action", headers)
+    return datetime.fromisoformat(json.loads(found)["time"]) if found else None
+
+
+def drain(until: datetime, node_id: str | None) -> None:
+    """Tell Ray; without an id, the node that runs here."""
+    left = max(0, int((until - datetime.now(UTC)).total_seconds()) - MARGIN_S)
+    command = ["ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    command += ["--reason-message", f"AWS takes this spot node back at {until.isoformat()}"]
+    command += ["--deadline-remaining-seconds", str(left)]
+    command += ["--node-id", node_id] if node_id else []
+    subprocess.run(command, check=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Wait for the notice, drain, end. 0 when drained."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--node-id", help="Ray's id of the node; default: the one that runs here")
+    parser.add_argument("--every", type=float, default=5, help="seconds between two questions")
+    given = parser.parse_args(arguments)
+    endpoint = os.environ.get(ENDPOINT, "http://169.254.169.254").rstrip("/")
+    while True:
+        try:
+            if until := notice(endpoint):
+                drain(until, given.node_id)
+                return 0
+        except OSError as error:
+            log.warning("the metadata service does not answer: %s", error)
+        except subprocess.CalledProcessError as error:
+            log.warning("Ray did not drain the node (code %d): asked again", error.returncode)
+        time.sleep(given.every)
+
+
+def _answer(url: str, headers: dict[str, str], method: str = "GET") -> str | None:
+    """The body; None for 404, which is how the service says that there is no notice."""
+    request = urllib.request.Request(url, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=2) as reply:
+            return reply.read().decode()
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

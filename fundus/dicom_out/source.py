@@ -1,0 +1,90 @@
+"""The object that a result is derived from, and the identities of what is derived.
+
+The same source, frame and bundle give the same UIDs and, as every date is the source's own, the
+same bytes: writing again is harmless.
+"""
+
+import io
+import uuid
+from typing import Literal
+
+import pydicom
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+Kind = Literal["seg", "sr"]
+
+MANUFACTURER = "fundus"
+NOTE = "research use, not a medical device; triage, never a diagnosis"
+ARTIFICIAL_INTELLIGENCE = Code("123109", "DCM", "Artificial Intelligence")
+OPTIC_DISC = Code("81016008", "SCT", "Optic nerve head")
+
+_MUST = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+# Of type 2: they must be there, and may be empty.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
+    *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+
+
+def read(header: bytes) -> Dataset:
+    """The data set in a `Picture.header`. One without its UIDs raises ValueError."""
+    source = pydicom.dcmread(io.BytesIO(header))
+    missing = [keyword for keyword in (*_MUST, "Rows", "Columns") if not source.get(keyword)]
+    if missing:
+        raise ValueError(f"the DICOM header lacks {', '.join(missing)}")
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in source:
+            setattr(source, keyword, "")
+    if source.PatientSex not in ("M", "F", "O"):
+        source.PatientSex = ""
+    return source
+
+
+def frame_reference(source: Dataset, frame: int) -> list[int] | None:
+    """The frame's number as references give it: only where the source holds several."""
+    count = int(source.get("NumberOfFrames") or 1)
+    if not 1 <= frame <= count:
+        raise ValueError(f"the source has no frame {frame}")
+    return [frame] if count > 1 else None
+
+
+def instance_uid(source: Dataset, kind: Kind, frame: int, bundle: str) -> str:
+    """Of the object of this kind that the bundle with this digest derives from the frame."""
+    return _uid(kind, source.SOPInstanceUID, frame, bundle)
+
+
+def series_uid(source: Dataset, kind: Kind, bundle: str) -> str:
+    """One series for all objects of a kind that a bundle derives from a source series."""
+    return _uid(kind, "series", source.SeriesInstanceUID, bundle)
+
+
+def other_uid(source: Dataset, what: str, frame: int, bundle: str) -> str:
+    """Of a thing inside such an object."""
+    return _uid(what, source.SOPInstanceUID, frame, bundle)
+
+
+def file_name(header: bytes, kind: Kind, *, frame: int, bundle: str) -> str:
+    """`<kind>-<UID>.dcm`, of the object's own UID: nothing of the patient or the source."""
+    return f"{kind}-{instance_uid(read(header), kind, frame, bundle)}.dcm"
+
+
+def _uid(*parts: object) -> str:
+    name = "\n".join(str(part) for part in parts)
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"
+
+
+def finish(made: Dataset, source: Dataset) -> bytes:
+    """The file, with the source's dates in place of the clock's."""
+    for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
+        made.pop(keyword, None)
+    for item in made.get("ContributingEquipmentSequence", []):
+        item.pop("ContributionDateTime", None)
+    made.ContentDate = source.get("ContentDate") or source.StudyDate or "19000101"
+    made.ContentTime = source.get("ContentTime") or source.StudyTime or "000000"
+    made.SeriesDescription = "Optic disc and cup (research use)"
+    made.file_meta.ImplementationClassUID = uid.PYDICOM_IMPLEMENTATION_UID
+    stream = io.BytesIO()
+    made.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()

@@ -1,0 +1,74 @@
+"""The inventory of one run: every object that was listed, on the driver's disk and in the results.
+
+The driver's has `source`, where the bytes lie; what goes into the results has `uri` alone, which is
+the same, or a pseudonym of it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fundus.storage.entries import Entry
+
+_TEXT = pa.string()
+LISTED = pa.schema(
+    [
+        pa.field("uri", _TEXT, nullable=False),
+        pa.field("etag", _TEXT, nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("status", _TEXT, nullable=False),
+        pa.field("error", _TEXT, nullable=False),
+    ]
+)
+WORKING = LISTED.insert(0, pa.field("source", _TEXT, nullable=False))
+BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What was listed."""
+
+    file: Path
+    """Parquet with the columns of `WORKING`, on this machine."""
+    objects: int
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """`WORKING`, some thousand objects at a time."""
+        return pq.ParquetFile(self.file).iter_batches(BATCH)
+
+
+def write(
+    entries: Iterable[Entry], folder: Path, shown: Callable[[str], str], limit: int | None = None
+) -> Inventory:
+    """Write entries (the first `limit`) to `working.parquet` and `listed.parquet` in a folder.
+
+    `shown` makes the URI that rows carry. Memory stays constant.
+    """
+    working, listed = folder / "working.parquet", folder / "listed.parquet"
+    count = 0
+    with (
+        pq.ParquetWriter(working, WORKING, compression="zstd") as here,
+        pq.ParquetWriter(listed, LISTED, compression="zstd") as for_results,
+    ):
+        wanted = islice(entries, limit)
+        while some := list(islice(wanted, BATCH)):
+            table = pa.Table.from_pylist([_columns_of(entry, shown) for entry in some], WORKING)
+            here.write_table(table)
+            for_results.write_table(table.select(LISTED.names))
+            count += len(some)
+    return Inventory(working, count)
+
+
+def _columns_of(entry: Entry, shown: Callable[[str], str]) -> dict[str, object]:
+    return {
+        "source": entry.uri,
+        "uri": shown(entry.uri),
+        "etag": entry.etag,
+        "size": entry.size,
+        "status": entry.status,
+        "error": entry.error,
+    }

@@ -1,0 +1,42 @@
+"""Names that tell nothing: HMAC-SHA256 of a URI or a patient id under a key of the site's own."""
+
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+KEY = "FUNDUS_PSEUDONYM_KEY"
+"""The environment variable that holds the key: never an argument, which others could see."""
+SHORTEST = 16
+"""Characters; a shorter key could be guessed."""
+
+
+def key() -> bytes | None:
+    """The site's key; None where the environment has none. ValueError when it is too short."""
+    text = os.environ.get(KEY, "")
+    if text and len(text) < SHORTEST:
+        raise ValueError(f"{KEY} has fewer than {SHORTEST} characters: give a longer key")
+    return text.encode() or None
+
+
+def pseudonym(text: str, secret: bytes) -> str:
+    """64 hexadecimal digits, the same for the same text and key."""
+    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def write_map(file: Path, sources: Iterable[pa.RecordBatch]) -> None:
+    """Write which pseudonym is which URI (columns uri and source), readable by its owner alone."""
+    schema = pa.schema([("uri", pa.string()), ("source", pa.string())])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink,
+        pq.ParquetWriter(sink, schema) as writer,
+    ):
+        for batch in sources:
+            writer.write_table(
+                pa.Table.from_batches([batch]).select(["uri", "source"]).cast(schema)
+            )

@@ -1,0 +1,62 @@
+"""The stage that writes DICOM Segmentations and Structured Reports for DICOM inputs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from fundus.dicom_out.seg import segmentation
+from fundus.dicom_out.source import file_name
+from fundus.dicom_out.sr import report
+from fundus.images import roi
+from fundus.images.roi import Roi
+from fundus.ledger.runs import Run
+from fundus.storage.places import open_place
+
+NOT_WRITTEN = "no_dicom_out"
+"""A flag of rows whose header no object could be built on."""
+
+
+@dataclass(frozen=True)
+class WriteObjects:
+    """Rows and their `header` -> the same rows without it; objects of measured DICOM pictures.
+
+    Both objects are named after their own UIDs, which come of source, frame and bundle: a row that
+    is computed again writes the same bytes again. They lie there before their row does.
+    """
+
+    uri: str
+    run: Run
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        place = open_place(self.uri)
+        flags = []
+        for one in rows.to_pylist():
+            flags.append(one["flags"])
+            if one["header"] and one["mask_png"]:
+                try:
+                    for name, content in _objects(one, self.run.bundle):
+                        place.put(name, content)
+                except ValueError:
+                    flags[-1] = [*flags[-1], NOT_WRITTEN]
+        rows = rows.drop_columns(["header"])
+        at = rows.schema.get_field_index("flags")
+        return rows.set_column(at, rows.field(at), pa.array(flags, rows.field(at).type))
+
+
+def _objects(one: dict[str, Any], bundle: str) -> list[tuple[str, bytes]]:
+    """(name, content) of what belongs to one row. ValueError where its header does not suffice."""
+    mask = cv2.imdecode(np.frombuffer(one["mask_png"], np.uint8), cv2.IMREAD_UNCHANGED)
+    where = Roi(one["roi_x"], one["roi_y"], one["roi_size"])
+    assert mask is not None
+    whole = roi.restore(mask, where, one["height"], one["width"])
+    header, about = one["header"], {"bundle": bundle, "frame": one["frame"]}
+    objects = [
+        (file_name(header, "seg", **about), segmentation(header, whole, **about)),
+    ]
+    if one["vcdr"] is not None:
+        made = report(header, one, laterality=one["laterality"], **about)
+        objects.append((file_name(header, "sr", **about), made))
+    return objects

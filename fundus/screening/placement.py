@@ -1,0 +1,108 @@
+"""Where each stage of screening runs: what it claims of a node, and how wide it may grow.
+
+One rule for a laptop and for 40 GPUs. Claims are what a stage uses, since an autoscaler starts
+nodes by claims; bounds come from what the cluster may grow to, not from what is up at the start.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+GROWS_TO = "FUNDUS_GROWS_TO"
+
+HEAVY, BESIDE_A_GPU, LIGHT = 1.0, 0.5, 0.2
+"""CPUs that a reader or a model, a model on a GPU, and any other stage uses while it works."""
+SPARE = 0.9
+"""Share of the CPUs that all actors and two light tasks may claim together."""
+READ, LOCATE, SEGMENT = 0.3, 0.25, 0.35
+"""Actors a CPU, at most, without GPUs. Measured 0.30, 0.27 and 0.36 of a picture's time; what is
+left is for the light stages, since an actor keeps what it claims."""
+READ_FOR_GPUS = 0.7
+"""Readers a CPU that the models leave over, at most, with GPUs."""
+GPU_SHARE, LOCATE_A_GPU, SEGMENT_A_GPU = 0.25, 1, 3
+"""One share for both models, so that whatever mixture meets on a GPU fills it, and at most as many
+actors as fill all GPUs. Chosen, not measured: no GPU was at hand."""
+READ_MEMORY = 1 << 30
+"""Bytes: four frames of 12 megapixels, each decoded in a child, take 0.4 GiB."""
+NO_PROGRESS_S = 20 * 60
+"""Ray Data gives up then. A node of a pool that was at zero may take ten minutes to come."""
+
+Kwargs = dict[str, Any]
+"""For `Dataset.map_batches`."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What each stage asks of Ray Data; the batch size stays the caller's."""
+
+    read: Kwargs
+    locate: Kwargs
+    segment: Kwargs
+    light: Kwargs
+    """Of every stage that is a plain function."""
+    readers: int
+    """The most at once."""
+
+
+def reachable() -> dict[str, float]:
+    """CPU, GPU and memory of the running Ray, or what FUNDUS_GROWS_TO says that it may grow to.
+
+    A head of no CPUs whose pools are at zero tells nothing of what will come, and no autoscaler
+    says it to a driver (Ray 2.60): cluster.yaml sets the variable from its pools: "CPU=128 GPU=4".
+    """
+    now = ray.cluster_resources()
+    grown = amounts(os.environ.get(GROWS_TO, ""))
+    return {name: max(now.get(name, 0), grown.get(name, 0)) for name in ("CPU", "GPU", "memory")}
+
+
+def amounts(text: str) -> dict[str, float]:
+    """Amounts by name; ValueError, naming the variable, where it is not so."""
+    try:
+        pairs = [word.split("=") for word in text.split()]
+        return {name: float(amount) for name, amount in pairs}
+    except ValueError:
+        raise ValueError(f'{GROWS_TO} is "{text}", not like "CPU=128 GPU=4"') from None
+
+
+def placement(resources: Mapping[str, float]) -> Placement:
+    """The stages' claims and bounds on these resources: CPU, GPU, memory (see `reachable`).
+
+    All actors and two light tasks fit at once, on however small a machine: nothing waits for ever.
+    """
+    cpus = max(1, int(resources.get("CPU", 0)))
+    gpus = int(resources.get("GPU", 0))
+    if gpus:
+        locate, segment = LOCATE_A_GPU * gpus, SEGMENT_A_GPU * gpus
+        model, share = BESIDE_A_GPU, GPU_SHARE
+        readers = int(READ_FOR_GPUS * (cpus - model * (locate + segment)))
+    else:
+        model, share = HEAVY, 0.0
+        readers, locate, segment = int(READ * cpus), int(LOCATE * cpus), int(SEGMENT * cpus)
+    readers, locate, segment = max(1, readers), max(1, locate), max(1, segment)
+    widest = HEAVY * readers + model * (locate + segment) + 2 * LIGHT
+    shrink = min(1.0, SPARE * cpus / widest)
+    memory = min(READ_MEMORY, int(resources.get("memory", 0) / (2 * readers)))
+    return Placement(
+        read=_actors(readers, num_cpus=HEAVY * shrink, memory=memory),
+        locate=_actors(locate, num_cpus=model * shrink, num_gpus=share),
+        segment=_actors(segment, num_cpus=model * shrink, num_gpus=share),
+        light={"num_cpus": round(LIGHT * shrink, 3)},
+        readers=readers,
+    )
+
+
+def _actors(most: int, **claims: float) -> Kwargs:
+    """A pool from 1; a claim of nothing is left out."""
+    pool = ActorPoolStrategy(min_size=1, max_size=most)
+    return {"compute": pool} | {name: round(value, 3) for name, value in claims.items() if value}
+
+
+def tune(context: DataContext) -> None:
+    """Rows in whatever order they come, a stall ends the run, and no block is ever dropped."""
+    context.execution_options.preserve_order = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.max_errored_blocks = 0

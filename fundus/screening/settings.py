@@ -1,0 +1,71 @@
+"""What a screening is told: checked where it is made, and shown as each row's `settings`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from fundus.ledger import pseudonyms
+from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle
+
+GRADABILITY = ("refuse", "advise", "off")
+
+
+@dataclass(frozen=True)
+class Screening:
+    """One run over one archive."""
+
+    archive: str
+    """Folder, s3://bucket/prefix, or a list of URIs."""
+    results: str
+    """Folder or s3://bucket/prefix."""
+    crops: bool = False
+    """The pictures are disc crops already: detection is left out."""
+    limit: int | None = None
+    """Only so many objects, the first as they are listed; None for all."""
+    suffixes: tuple[str, ...] = ()
+    """Only objects whose names end so; empty for all."""
+    glob: str | None = None
+    """Only objects whose path below the archive matches."""
+    modified_since: datetime | None = None
+    """Only objects changed since."""
+    gradability: Literal["refuse", "advise", "off"] = "refuse"
+    """`refuse` makes pictures that show too little `ungradable`, `advise` measures them all the
+    same and says `poor_quality` in their flags, `off` does not assess."""
+    retry_failed: bool = False
+    """Screen objects anew whose row is a failure."""
+    take_over: bool = False
+    """Take the results place from whoever holds it."""
+    pseudonymise_uris: bool = False
+    """Rows carry an HMAC of the URI instead of it."""
+    uri_map: Path | None = None
+    """Where to write which pseudonym is which URI; None writes it nowhere."""
+    dicom_out: str | None = None
+    """Folder or s3:// place for DICOM Segmentation objects and Structured Reports."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"the limit is {self.limit}, not a count of objects")
+        if self.gradability not in GRADABILITY:
+            raise ValueError(f"gradability is {self.gradability!r}; give {', '.join(GRADABILITY)}")
+        if self.archive.rstrip("/") == self.results.rstrip("/"):
+            raise ValueError(
+                "the results would lie among the archive's pictures: give another folder"
+            )
+        if self.pseudonymise_uris and pseudonyms.key() is None:
+            raise ValueError(f"pseudonyms want a key: set {pseudonyms.KEY} in the environment")
+        if self.uri_map and not self.pseudonymise_uris:
+            raise ValueError("a map of URIs goes with --pseudonymise-uris")
+
+    @property
+    def settings(self) -> str:
+        """What decides a row beside the picture and the bundle; part of a row's identity."""
+        kind = "disc crops" if self.crops else "frames"
+        return f"{kind}, gradability {self.gradability}"
+
+    def check(self, bundle: Bundle) -> None:
+        """ValueError, in one sentence, when the bundle cannot do this run."""
+        if not self.crops and DETECTOR not in bundle.networks:
+            raise ValueError("the bundle has no detector: it can screen disc crops alone (--roi)")
+        if not {SOURCE_ONLY, ADAPTED} & set(bundle.networks):
+            raise ValueError("the bundle has no segmenter")

@@ -1,0 +1,1 @@
+"""Where bytes lie: folders, S3 and archives; listing, fetching, conditional writes."""

@@ -1,0 +1,217 @@
+"""One object, wherever it lies: its bytes by range, exactly as they were listed.
+
+A local file's etag is its size and its time of last change in nanoseconds: both come with the
+listing, and writing to a file changes them. S3's is S3's, without quotes.
+"""
+
+import errno
+import io
+import os
+import stat
+import time
+from datetime import datetime
+from typing import Any
+
+import fsspec
+
+from fundus.storage import s3
+from fundus.storage.retry import PATIENT, Passing, Patience, Retry, StorageFailed, patiently
+from fundus.storage.uris import S3, decode, local_path, scheme_of, split_s3
+
+MAX_BYTES = 1 << 30
+"""Larger objects are not read: the largest sound fundus photographs hold a tenth of it."""
+CHUNK = 1 << 16
+"""Bytes of a body that are read at once: at most so many are asked for again when it breaks."""
+BLOCK = 1 << 18
+"""Bytes that are asked for at once where an archive is looked through."""
+STREAM_BLOCK = 1 << 22
+"""Bytes of a tar.gz that are asked for at once: all of them are needed."""
+PACKAGES = {"gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""Other storage that fsspec reads, by scheme, and the package that each needs."""
+CHANGED = "it changed after it was listed"
+
+
+class FetchFailed(Exception):
+    """The bytes of an entry could not be had; `status` and `reason` are the row's."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+
+def read(
+    uri: str,
+    etag: str,
+    start: int = 0,
+    stop: int | None = None,
+    retry: Retry = PATIENT,
+) -> bytes:
+    """Bytes [start, stop) of an object, fewer where it ends before; FetchFailed with its reason."""
+    kind = scheme_of(uri)
+    try:
+        if kind in ("", "file"):
+            return _read_local(uri, etag, start, stop)
+        if kind == S3:
+            return _read_s3(uri, etag, start, stop, retry)
+        return patiently(lambda: _read_other(uri, etag, start, stop), retry)
+    except StorageFailed as failed:
+        raise FetchFailed("read_failed", failed.reason) from failed
+
+
+def too_large(size: int) -> str:
+    """The reason why an object of so many bytes is not read; empty where it is."""
+    return f"too many bytes ({size}; at most {MAX_BYTES})" if size > MAX_BYTES else ""
+
+
+def local_etag(found: os.stat_result) -> str:
+    """Of a local file."""
+    return f"{found.st_size:x}-{found.st_mtime_ns:x}"
+
+
+def _read_local(uri: str, etag: str, start: int, stop: int | None) -> bytes:
+    try:
+        # No waiting on a pipe that took the file's name since the listing.
+        handle = os.open(local_path(uri), os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or local_etag(found) != etag:
+                raise FetchFailed("read_failed", CHANGED)
+            stop = found.st_size if stop is None else min(stop, found.st_size)
+            _bounded(stop - start)
+            file.seek(start)
+            data = file.read(max(0, stop - start))
+            if len(data) < stop - start:
+                raise FetchFailed("read_failed", CHANGED)
+            return data
+    except OSError as error:
+        raise FetchFailed("read_failed", f"it cannot be read: {error.strerror}") from error
+
+
+def _read_s3(uri: str, etag: str, start: int, stop: int | None, retry: Retry) -> bytes:
+    """A body that breaks is resumed where it broke; If-Match keeps it that of one object."""
+    bucket, key = split_s3(uri)
+    asked = {"Bucket": bucket, "Key": key, "IfMatch": f'"{etag}"'}
+    got, patience = bytearray(), Patience(retry)
+    while True:
+        here = start + len(got)
+        if here or stop is not None:
+            asked["Range"] = f"bytes={here}-{'' if stop is None else stop - 1}"
+        try:
+            reply = s3.once("get_object", retry, **asked)
+            _bounded(len(got) + reply["ContentLength"])
+            _drain(reply, got, patience)
+            return bytes(got)
+        except Passing as failure:
+            patience.wait(failure)
+
+
+def _drain(reply: dict[str, Any], got: bytearray, patience: Patience) -> None:
+    body = reply["Body"]
+    try:
+        for chunk in body.iter_chunks(CHUNK):
+            got += chunk
+            patience.progress()
+            if time.monotonic() > patience.deadline:
+                raise StorageFailed(f"the storage was too slow ({patience.retry.deadline_s:g} s)")
+    except s3.FAILURES as error:
+        raise s3.meaning(error) from error
+    finally:
+        body.close()
+
+
+def _read_other(uri: str, etag: str, start: int, stop: int | None) -> bytes:
+    system, path = other(uri)
+    try:
+        about = system.info(path)
+        if other_etag(about) != etag:
+            raise FetchFailed("read_failed", CHANGED)
+        _bounded((about["size"] if stop is None else stop) - start)
+        return system.cat_file(path, start=start, end=stop)
+    except FileNotFoundError as error:
+        raise FetchFailed("read_failed", s3.MEANINGS[404]) from error
+    except PermissionError as error:
+        raise FetchFailed("read_failed", s3.MEANINGS[403]) from error
+    except OSError as error:
+        raise Passing(f"the connection to the storage failed ({type(error).__name__})") from error
+
+
+def other(uri: str) -> tuple[Any, str]:
+    """fsspec's way to a gs://, az:// or abfs:// URI: (filesystem, path); ValueError without one."""
+    scheme = scheme_of(uri)
+    if scheme not in PACKAGES:
+        known = ", ".join(f"{name}://" for name in ("s3", *PACKAGES))
+        raise ValueError(f"{scheme}:// is not read: give a folder or one of {known}")
+    try:
+        return fsspec.core.url_to_fs(f"{scheme}://{decode(uri.partition('://')[2])}")
+    except ImportError as error:
+        raise ValueError(f"{scheme}:// needs the package {PACKAGES[scheme]}") from error
+
+
+def other_etag(about: dict[str, Any]) -> str:
+    """What fsspec tells of an object and changes with it: its etag, else its size and time."""
+    for name in ("etag", "ETag", "md5Hash", "generation"):
+        if about.get(name):
+            return str(about[name]).strip('"')
+    changed = about.get("last_modified") or about.get("mtime") or about.get("created")
+    # Listings and look-ups of one file system may tell the time as another kind.
+    seconds = changed.timestamp() if isinstance(changed, datetime) else changed
+    return f"{about['size']:x}-{seconds}"
+
+
+def _bounded(size: int) -> None:
+    if reason := too_large(size):
+        raise FetchFailed("too_large", reason)
+
+
+class _ObjectFile(io.RawIOBase):
+    """An object as a seekable file of ranged reads. Its end, a zip's index, is read once."""
+
+    def __init__(self, uri: str, etag: str, size: int, retry: Retry = PATIENT) -> None:
+        self.uri, self.etag, self.size, self.retry = uri, etag, size, retry
+        self.position = 0
+        self.end = b""
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, "a place before the beginning")
+        self.position = base + offset
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._at(self.position, min(self.position + len(buffer), self.size))
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
+
+    def readall(self) -> bytes:
+        data = self._at(self.position, self.size)
+        self.position += len(data)
+        return data
+
+    def _at(self, start: int, stop: int) -> bytes:
+        if start >= stop:
+            return b""
+        kept = max(0, self.size - BLOCK)
+        if start < kept:
+            return read(self.uri, self.etag, start, stop, self.retry)
+        if not self.end:
+            self.end = read(self.uri, self.etag, kept, self.size, self.retry)
+        return self.end[start - kept : stop - kept]
+
+
+def open_object(
+    uri: str, etag: str, size: int, block: int = BLOCK, retry: Retry = PATIENT
+) -> io.BufferedReader:
+    """An object of `size` bytes as a buffered file; reading raises FetchFailed."""
+    return io.BufferedReader(_ObjectFile(uri, etag, size, retry), block)

@@ -1,0 +1,109 @@
+"""S3: one client a process and endpoint, by the standard AWS chain, and what its errors mean."""
+
+import functools
+import os
+from threading import Lock
+from typing import Any
+
+import boto3
+import botocore.exceptions as failures
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from fundus.storage.retry import PATIENT, Passing, Retry, StorageFailed, patiently
+
+FAILURES = (failures.ClientError, failures.BotoCoreError, ResponseParserError, HTTPError)
+"""What boto3 raises where a request or its reply goes wrong, in a body too."""
+BROKEN = (failures.HTTPClientError, failures.IncompleteReadError, ResponseParserError, HTTPError)
+CONNECTIONS = 32
+CONNECT_S = 10
+PASSING_HTTP = {408, 409, 425, 429, 500, 502, 503, 504}
+"""409: another conditional write of the same object is under way."""
+PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "Throttling", "ThrottlingException"}
+MEANINGS = {
+    403: "access to it is denied",
+    404: "it is not there",
+    412: "it changed after it was listed",
+    416: "it changed after it was listed",
+}
+CODES = {
+    "NoSuchBucket": "the bucket does not exist",
+    "InvalidObjectState": "it lies in cold storage and must be restored first",
+}
+
+
+class Refused(StorageFailed):
+    """The server said no, and would again."""
+
+    def __init__(self, reason: str, http: int = 0) -> None:
+        super().__init__(reason)
+        self.http = http
+        """The status of the reply, such as 403, 404 or 412; 0 where none came."""
+
+
+def client(stall_s: float = Retry.stall_s) -> Any:
+    """The boto3 client of this process for the endpoint in the environment; threads share it."""
+    names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
+    with _lock:
+        return _client(os.getpid(), stall_s, *(os.environ.get(name) for name in names))
+
+
+_lock = Lock()
+
+
+@functools.lru_cache(maxsize=8)
+def _client(pid: int, stall_s: float, *environment: str | None) -> Any:
+    config = Config(
+        # The retries are ours: botocore's do not cover the body.
+        retries={"total_max_attempts": 1},
+        max_pool_connections=CONNECTIONS,
+        connect_timeout=CONNECT_S,
+        read_timeout=stall_s,
+        # Checksums that older servers refuse are left out where S3 does not demand them.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except failures.BotoCoreError as error:
+        raise ValueError(f"S3 is not configured: {error}") from None
+
+
+def once(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:
+    """The reply to one request, such as "get_object". `Passing` or `Refused` where it failed."""
+    try:
+        return getattr(client(retry.stall_s), operation)(**arguments)
+    except FAILURES as error:
+        raise meaning(error) from error
+
+
+def patient(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:
+    """As `once`, tried again where a failure may pass."""
+    return patiently(lambda: once(operation, retry, **arguments), retry)
+
+
+def meaning(error: Exception) -> StorageFailed:
+    """Whether a failure of boto3 may pass, and a sentence that names no credentials."""
+    if isinstance(error, failures.ClientError):
+        return _reply(error.response)
+    if isinstance(error, BROKEN):
+        return Passing(f"the connection to the storage failed ({type(error).__name__})")
+    if isinstance(error, failures.NoCredentialsError | failures.PartialCredentialsError):
+        return Refused("no AWS credentials were found")
+    return Refused(f"S3 cannot be asked ({type(error).__name__})")
+
+
+def _reply(response: Any) -> StorageFailed:
+    about = response.get("ResponseMetadata", {})
+    http, code = about.get("HTTPStatusCode", 0), response["Error"].get("Code", "")
+    if http in PASSING_HTTP or code in PASSING_CODES:
+        asked = about.get("HTTPHeaders", {}).get("retry-after", "")
+        return Passing(f"the storage is busy or at fault ({http} {code})", _seconds(asked))
+    sentence = CODES.get(code) or MEANINGS.get(http, "the storage refuses")
+    return Refused(f"{sentence} ({code})" if code and not code.isdigit() else sentence, http)
+
+
+def _seconds(retry_after: str) -> float:
+    """Retry-After in seconds; its other form, a date, is rare and left to our own pauses."""
+    return float(retry_after) if retry_after.isdigit() else 0.0

@@ -1,0 +1,198 @@
+"""Tars and tar.gz: header after header; what lies between is passed over, by range or unseen."""
+
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import Any, BinaryIO
+
+from fundus.storage.members import RATIO, RATIO_FROM, Member, Where, path_of
+from fundus.storage.objects import BLOCK, FetchFailed
+
+MOST_HEADER = 1 << 20
+"""Bytes of a long name, or of other things that are said of a member."""
+MOST_STREAM = 1 << 36
+"""Bytes that a tar.gz may hold when decompressed."""
+MARK = 1 << 27
+"""Decompressed bytes between two places that a tar.gz can be read from."""
+EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+def tar_members(file: "Plain | Inflated", kind: str, archive: int) -> Iterator[Member]:
+    """In the order they lie, folders left out; FetchFailed, at the end, where the tar is broken.
+
+    `archive` is the size in bytes of the whole tar.gz, 0 for a tar.
+    """
+    said: dict[str, str] = {}
+    count = 0
+    while header := _header(file, count):
+        if header.type in (*EXTENSIONS, tarfile.XGLTYPE):
+            content = _extension(file, header)
+            said |= {} if header.type == tarfile.XGLTYPE else _said(header.type, content)
+            continue
+        size = int(said["size"]) if re.fullmatch(r"\d{1,15}", said.get("size", "")) else header.size
+        if not header.isreg() and header.type in tarfile.SUPPORTED_TYPES:
+            size = 0  # links, folders and devices have no data, whatever their header says
+        at = Where(kind, file.tell(), archive or size, size)
+        whole = file.skip(size)
+        count += 1
+        name = said.get("path", header.name).encode("utf-8", "surrogateescape")
+        if not header.isdir() and not name.endswith(b"/"):
+            yield Member(path_of(name), at, *_refusal(header, said, whole))
+        if not whole:
+            raise _cut_off(count)
+        file.skip(-size % tarfile.BLOCKSIZE)
+        said = {}
+
+
+def _header(file: "Plain | Inflated", count: int) -> tarfile.TarInfo | None:
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise _cut_off(count)
+    if not block.strip(b"\0"):
+        return None
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError) as error:
+        reason = f"a broken tar archive: {count} members were read"
+        raise FetchFailed("decode_failed", reason) from error
+    if header.size < 0:
+        raise FetchFailed("decode_failed", "a broken tar archive: a size below 0")
+    if header.type == tarfile.GNUTYPE_SPARSE and block[482]:
+        while file.read(tarfile.BLOCKSIZE)[504:505] not in (b"", b"\0"):
+            pass  # more of the map of a sparse file, before its data
+    return header
+
+
+def _cut_off(count: int) -> FetchFailed:
+    return FetchFailed("decode_failed", f"a tar archive that is cut off: {count} members were read")
+
+
+def _extension(file: "Plain | Inflated", header: tarfile.TarInfo) -> bytes:
+    if header.size > MOST_HEADER:
+        raise FetchFailed("too_large", f"a header of {header.size} bytes (at most {MOST_HEADER})")
+    content = file.read(header.size)
+    file.skip(-header.size % tarfile.BLOCKSIZE)
+    return content
+
+
+def _said(kind: bytes, content: bytes) -> dict[str, str]:
+    """What an extension says of the next member: its path, its size, that it is sparse."""
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        return {"path": content.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    found = {}
+    while record := re.match(rb"(\d{1,8}) ([^=]{1,100})=", content):
+        value = content[record.end() : int(record[1]) - 1]
+        found[record[2].decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        content = content[max(record.end(), int(record[1])) :]
+    return found if kind == tarfile.XHDTYPE else {}
+
+
+def _refusal(header: tarfile.TarInfo, said: dict[str, str], whole: bool) -> tuple[str, str]:
+    if header.issym() or header.islnk():
+        return "unsupported", "a link, which is not followed"
+    if header.issparse() or any(key.startswith("GNU.sparse") for key in said):
+        return "unsupported", "a sparse file, which is not read"
+    if not header.isreg():
+        return "unsupported", "a device, a pipe or another thing that is no file"
+    if not whole:
+        return "decode_failed", "it is cut off by the end of its archive"
+    return "", ""
+
+
+class Plain:
+    """A tar as it lies: what is passed over is not read."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.size = file, size
+        self.read, self.tell = file.read, file.tell
+
+    def skip(self, size: int) -> bool:
+        """Pass over so many bytes; False where the archive ends before."""
+        return self.file.seek(size, os.SEEK_CUR) <= self.size
+
+
+class Inflated:
+    """A tar.gz as a tar, within bounds. Its beginning is read first; what was read once is near.
+
+    Deflated data can only be read from its start, or from a copy of the decompressor's state: one,
+    of 300 kB at most, is kept for every `MARK` bytes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.position = 0
+        self.state = _gunzip()
+        self.marks = [(0, 0, self.state.copy())]
+
+    def tell(self) -> int:
+        """Decompressed bytes before the next."""
+        return self.position
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, fewer at the end. FetchFailed where it is broken, cut off or a bomb."""
+        parts = []
+        while size and (part := self._part(min(size, BLOCK))):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def skip(self, size: int) -> bool:
+        """Pass over so many bytes; False where the archive ends before."""
+        while size and (part := self._part(min(size, BLOCK))):
+            size -= len(part)
+        return not size
+
+    def go(self, offset: int) -> bool:
+        """To a place in the decompressed data; False where the archive ends before."""
+        position, stored, state = max(
+            (mark for mark in self.marks if mark[0] <= offset), key=itemgetter(0)
+        )
+        if not position <= self.position <= offset:
+            self.file.seek(stored)
+            self.position, self.state = position, state.copy()
+        return self.skip(offset - self.position)
+
+    def _part(self, most: int) -> bytes:
+        """Some bytes, none at the end."""
+        while stored := self._stored():
+            try:
+                part = self.state.decompress(stored, most)
+            except zlib.error as error:
+                reason = "a broken tar.gz: it cannot be inflated"
+                raise FetchFailed("decode_failed", reason) from error
+            if part:
+                self.position += len(part)
+                self._look_out()
+                return part
+        return b""
+
+    def _stored(self) -> bytes:
+        """Compressed bytes for `state`: those that it left, else the next of the file."""
+        if not self.state.eof:
+            return self.state.unconsumed_tail or self.file.read(BLOCK)
+        rest = self.state.unused_data or self.file.read(BLOCK)
+        while rest and not (rest := rest.lstrip(b"\0")):
+            rest = self.file.read(BLOCK)
+        self.state = _gunzip()  # gzip files may follow one another
+        return rest
+
+    def _look_out(self) -> None:
+        stored = self.file.tell()
+        if self.position > min(MOST_STREAM, max(RATIO_FROM, RATIO * stored)):
+            grows = f"grows from {stored} to {self.position} bytes and more"
+            reason = f"a tar.gz that {grows}, as a bomb does"
+            raise FetchFailed("too_large", reason)
+        if self.position >= self.marks[-1][0] + MARK:
+            self.marks.append((self.position, stored, self.state.copy()))
+
+
+def _gunzip() -> Any:
+    return zlib.decompressobj(zlib.MAX_WBITS | 16)

@@ -1,0 +1,263 @@
+"""Ray clusters of several nodes on this machine, for the tests marked `cluster`.
+
+Each lives in a folder, a home and ports of its own, and its processes are found again by that
+folder: another Ray on the machine is never touched.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ray._private.services import get_node_ip_address
+from ray.autoscaler._private.fake_multi_node.node_provider import (
+    FAKE_HEAD_NODE_ID,
+    FAKE_HEAD_NODE_TYPE,
+    FakeMultiNodeProvider,
+)
+
+ROOT = Path(__file__).parent.parent
+RAY = str(Path(sys.executable).parent / "ray")
+LISTS = [
+    "initialization",
+    "setup",
+    "head_setup",
+    "worker_setup",
+    "head_start_ray",
+    "worker_start_ray",
+]
+STORE = 150 << 20
+"""Bytes of object store on each node."""
+
+
+class FakeNodes(FakeMultiNodeProvider):
+    """Ray's own node provider for tests, which starts a raylet on this machine for each node.
+
+    A node's memory is left to the raylet, which counts the machine's.
+    """
+
+    def create_node_with_resources_and_labels(
+        self,
+        node_config: dict,
+        tags: dict[str, str],
+        count: int,
+        resources: dict[str, float],
+        labels: dict[str, str],
+    ) -> None:
+        resources = {name: amount for name, amount in resources.items() if name != "memory"}
+        super().create_node_with_resources_and_labels(node_config, tags, count, resources, labels)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that runs."""
+
+    gcs: str
+    dashboard: str
+    client: str
+    folder: Path
+    metrics: str
+    env: dict[str, str]
+    """For drivers and the command line: private home, the address, the token where there is one."""
+
+    def ray(self, *words: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess:
+        """`ray WORDS` against this cluster."""
+        return subprocess.run(
+            [RAY, *words],
+            env=self.env | env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+    @contextmanager
+    def worker(self, cpus: int) -> Iterator[subprocess.Popen]:
+        """Another node of this cluster, on this machine."""
+        command = [RAY, "start", "--block", f"--address={self.gcs}", f"--num-cpus={cpus}"]
+        command += ["--num-gpus=0", f"--object-store-memory={STORE}"]
+        agent, metrics = free_ports(2)  # two nodes of one machine would take the same
+        command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
+        process = self._node(command)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+    def _node(self, command: list[str]) -> subprocess.Popen:
+        """A node that is up; Ray gives it 30 s to start, which a busy machine may pass: 3 tries."""
+        said = ""
+        for number in range(3):
+            log = self.folder / f"node-{time.monotonic_ns()}.log"
+            with log.open("w") as output:
+                process = subprocess.Popen(
+                    command, env=self.env, cwd=ROOT, stdout=output, stderr=output
+                )
+            while process.poll() is None:
+                time.sleep(0.3)
+                if "--block" in log.read_text():
+                    return process
+            said = f"try {number + 1}: {log.read_text()[-1000:]}"
+        raise AssertionError(f"no node came: {said}")
+
+    def driver(self, script: str, **env: str) -> subprocess.Popen:
+        """A Python script that `ray.init()` connects; the output is one text."""
+        return subprocess.Popen(
+            [sys.executable, "-c", script],
+            env=self.env | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nothing listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@contextmanager
+def head(
+    *,
+    cpus: int = 0,
+    token: str | None = None,
+    pools: dict[str, dict[str, Any]] | None = None,
+    idle_minutes: float = 0.1,
+) -> Iterator[Head]:
+    """A head node; with `pools` (node types of cluster.yaml), one that starts nodes by itself."""
+    # Short: the path of a Unix socket holds 107 bytes, of which Ray takes 60.
+    folder = Path(tempfile.mkdtemp(prefix="fundus-", dir="/tmp"))
+    home = folder / "home"
+    home.mkdir()
+    node_ip = get_node_ip_address()
+    gcs, dashboard, client, agent, metrics = free_ports(5)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    env |= {
+        "HOME": str(home),
+        "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token" if token else "disabled",
+        "OMP_NUM_THREADS": "1",
+    }
+    if token:
+        env["RAY_AUTH_TOKEN"] = token
+    command = [RAY, "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={gcs}"]
+    command += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
+    command += ["--dashboard-host=127.0.0.1", "--num-gpus=0"]
+    command += [f"--temp-dir={folder / 'r'}", f"--object-store-memory={STORE}"]
+    starting = dict(env)
+    if pools is not None:
+        config = folder / "pools.json"
+        config.write_text(json.dumps(_autoscaling(pools, gcs, idle_minutes)))
+        command.append(f"--autoscaling-config={config}")
+        starting |= {
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+            "RAY_NODE_TYPE_NAME": FAKE_HEAD_NODE_TYPE,
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        }
+    log = (folder / "head.log").open("w")
+    process = subprocess.Popen(
+        command, env=starting, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        found = Head(
+            gcs=f"{node_ip}:{gcs}",
+            dashboard=f"http://127.0.0.1:{dashboard}",
+            client=f"ray://127.0.0.1:{client}",
+            folder=folder,
+            metrics=f"http://127.0.0.1:{metrics}/metrics",
+            env=env | {"RAY_ADDRESS": f"{node_ip}:{gcs}"},
+        )
+        wait(lambda: listens(gcs) and listens(dashboard), 60, "the head to start")
+        yield found
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        end_processes_of(folder)
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _autoscaling(pools: dict[str, dict[str, Any]], gcs: int, idle_minutes: float) -> dict:
+    return {
+        "cluster_name": "test",
+        "max_workers": sum(pool["max_workers"] for pool in pools.values()),
+        "idle_timeout_minutes": idle_minutes,
+        "provider": {
+            "type": "external",
+            "module": "clusters.FakeNodes",
+            "gcs_address": f"{get_node_ip_address()}:{gcs}",
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "launch_multiple": True,
+            "disable_node_updaters": True,
+        },
+        "auth": {},
+        **{f"{name}_commands": [] for name in LISTS},
+        "worker_start_ray_commands": [],
+        "cluster_synced_files": [],
+        "head_node_type": FAKE_HEAD_NODE_TYPE,
+        "available_node_types": {
+            FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            **{
+                name: {"node_config": {}, "min_workers": 0}
+                | pool
+                | {"resources": pool["resources"] | {"object_store_memory": STORE}}
+                for name, pool in pools.items()
+            },
+        },
+    }
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """All that run from this folder, this process left out."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            ours = str(folder) in words or str(folder) in process.environ().get("HOME", "")
+            if ours and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def end_processes_of(folder: Path) -> None:
+    for process in processes_of(folder):
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait(until: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true answer; AssertionError after so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answer := until():
+            return answer
+        time.sleep(0.3)
+    raise AssertionError(f"waited {seconds:.0f} s for {what}")

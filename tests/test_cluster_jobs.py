@@ -1,0 +1,127 @@
+"""Jobs as files on a real head that demands a token: both forms of submission, once a night.
+
+One head for all; the jobs run on it, since it is the only node.
+"""
+
+import re
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import clusters
+import pytest
+from clusters import ROOT, Head
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+TOKEN, WRONG = "b" * 64, "c" * 64
+JOBS = sorted(f"jobs/{file.name}" for file in (ROOT / "jobs").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with clusters.head(cpus=1, token=TOKEN) as found:
+        yield found
+
+
+def submit(head: Head, *words: str, **env: str) -> subprocess.CompletedProcess:
+    return head.ray("job", "submit", *words, RAY_ADDRESS=head.dashboard, timeout=200, **env)
+
+
+def test_the_bare_form_of_every_job_runs_in_the_project(head: Head) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        ended = list(threads.map(lambda job: submit(head, "--", job, "--help"), JOBS))
+    for job, done in zip(JOBS, ended, strict=True):
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"usage: {Path(job).name}" in done.stdout
+
+
+def test_the_project_can_be_sent_along(head: Head, tmp_path: Path) -> None:
+    """As from another machine: the file runs where it was unpacked, run bit and all."""
+    project = tmp_path / "project"
+    (project / "jobs").mkdir(parents=True)
+    for job in JOBS:
+        (project / job).write_bytes((ROOT / job).read_bytes())
+        (project / job).chmod(0o755)
+    (project / "rates.json").write_text(RATES)
+    words = ["--working-dir", str(project), "--", "jobs/plan.py", "--rates", "rates.json"]
+    done = submit(head, *words, "--pictures", "100000", "--hours", "6")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"on \d+ CPU nodes of 16 cores: [\d.]+ hours", done.stdout)
+
+
+RATES = """{"decode": 0.07, "locate": 0.07, "crop": 0.002, "segment": 0.1, "measure": 0.02,
+            "megapixels": 4.4, "megabytes": 0.25}"""
+
+
+def nightly(head: Head, *words: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(ROOT / "deploy/nightly.py"), *words],
+        env=head.env | {"RAY_ADDRESS": head.dashboard} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_a_night_runs_once_and_ends_with_the_jobs_own_code(head: Head, tmp_path: Path) -> None:
+    """Bad configuration is 2, where `ray job submit` says 1; the second call of the night is 6."""
+    words = ["--night", "2027-01-31", "--archive", str(tmp_path / "none"), "--results", "results"]
+    first = nightly(head, *words)
+    assert first.returncode == 2, first.stdout + first.stderr
+    assert "screen: " in first.stdout
+    again = nightly(head, *words)
+    assert again.returncode == 6 and "screen-2027-01-31 was submitted already" in again.stderr
+    assert nightly(head, "--try", "2", *words).returncode == 2
+
+
+def test_ray_itself_refuses_an_id_that_it_knows(head: Head) -> None:
+    words = ["--submission-id", "plan-2027-01-31", "--", "jobs/plan.py", "--help"]
+    assert submit(head, *words).returncode == 0
+    again = submit(head, *words)
+    assert again.returncode != 0 and "already exists" in again.stdout + again.stderr
+
+
+STRANGERS = {
+    "none": {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""},
+    "wrong": {"RAY_AUTH_TOKEN": WRONG},
+}
+HEADERS = {"none": {}, "wrong": {"Authorization": f"Bearer {WRONG}"}}
+
+
+@pytest.mark.parametrize("token", STRANGERS)
+def test_a_stranger_cannot_submit(head: Head, token: str) -> None:
+    done = submit(head, "--", "jobs/plan.py", "--help", **STRANGERS[token])
+    assert done.returncode != 0 and "usage: " not in done.stdout
+    assert re.search("401|403|[Uu]nauth|[Ii]nvalid auth|authentication", done.stdout + done.stderr)
+    assert nightly(head, "--archive", "a", "--results", "b", **STRANGERS[token]).returncode == 7
+
+
+@pytest.mark.parametrize("token", STRANGERS)
+def test_a_stranger_is_no_driver(head: Head, token: str) -> None:
+    """Neither at the head's own port nor as a Ray client."""
+    for address in (head.gcs, head.client):
+        script = f"import ray; ray.init({address!r}); print('inside', ray.nodes())"
+        driver = head.driver(script, **STRANGERS[token])
+        try:
+            said, _ = driver.communicate(timeout=90)
+        finally:
+            driver.kill()
+        assert driver.returncode != 0 and "inside" not in said, said
+
+
+@pytest.mark.parametrize("token", HEADERS)
+@pytest.mark.parametrize("path", ["/api/jobs/", "/api/version", "/nodes?view=summary"])
+def test_the_dashboard_tells_a_stranger_nothing(head: Head, path: str, token: str) -> None:
+    request = urllib.request.Request(head.dashboard + path, headers=HEADERS[token])
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(request)
+    assert refusal.value.code in (401, 403)
+    known = urllib.request.Request(
+        head.dashboard + path, headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    assert urllib.request.urlopen(known).status == 200

@@ -1,0 +1,76 @@
+"""One run at a time: who gets a results place, who is told to wait, and when a claim is dead."""
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from fundus.ledger import claim
+from fundus.ledger.claim import Claim, ClaimHeld, Holder, claimed, holder
+from fundus.storage.places import Place, open_place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return open_place(str(tmp_path / "results"))
+
+
+def another(place: Place, **changed: object) -> Holder:
+    """A claim of this machine's first process, which lives as long as the machine."""
+    other = Holder(**asdict(Holder()) | {"pid": 1, "started": claim._started(1)} | changed)
+    place.put(claim.NAME, other.dumped())
+    return other
+
+
+def test_the_second_is_told_who_holds_the_place_and_the_first_gives_it_back(place: Place) -> None:
+    with claimed(place) as first:
+        assert holder(place) == first.holder
+        with pytest.raises(ClaimHeld, match=f"process {os.getpid()} on .*--take-over"):
+            Claim(place).acquire()
+    assert holder(place) is None
+    with claimed(place):
+        pass
+
+
+def test_a_process_of_this_machine_that_is_gone_holds_nothing(place: Place) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    another(place, pid=dead.pid, started="1")
+    with claimed(place) as ours:
+        assert holder(place) == ours.holder
+
+
+def test_a_process_id_that_came_back_is_another_process(place: Place) -> None:
+    another(place, started="1")
+    with claimed(place):
+        pass
+
+
+def test_of_another_machine_the_storages_clock_decides(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another(place, host="elsewhere")
+    with pytest.raises(ClaimHeld, match="elsewhere"):
+        Claim(place).acquire()
+    monkeypatch.setattr(claim, "LEASE_S", -1)
+    with claimed(place):
+        pass
+
+
+def test_a_renewed_claim_is_still_ours_and_a_taken_one_is_noticed(place: Place) -> None:
+    first = Claim(place)
+    first.acquire()
+    first.renew()
+    first.renew()
+    assert holder(place) == replace(first.holder, beats=2)
+    second = Claim(place)
+    second.acquire(take_over=True)
+    first.renew()
+    assert first.lost and first.stopped.is_set()
+    with pytest.raises(ClaimHeld):
+        first.check()
+    first.release()
+    assert holder(place) == second.holder

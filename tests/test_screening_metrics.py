@@ -1,0 +1,101 @@
+"""Counters and logs as they leave a real Ray: scraped as Prometheus does, read where Ray writes."""
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import clusters
+import pytest
+import ray
+
+from fundus.screening import metrics
+from fundus.screening.metrics import COUNTERS, count_gate, count_pictures, count_rows
+
+ROOT = Path(__file__).parent.parent
+DASHBOARD = json.loads((ROOT / "deploy/grafana/fundus.json").read_text())
+QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+OURS = {f"ray_{name}_total" for name in COUNTERS}
+
+JOB = """
+import logging, time, ray
+from fundus.screening import logs, metrics
+
+ray.init(logging_level="ERROR", **logs.ray_options("20270131T000000Z-abcdef"))
+
+@ray.remote(num_cpus=1)
+def stage():
+    metrics.count_pictures("read", 5)
+    metrics.count_rows("ok", 4)
+    metrics.count_rows("no_disc", 1)
+    metrics.count_retries("SlowDown", 2)
+    logging.getLogger("fundus.storage.fetch").warning("a fetch was tried again")
+
+ray.get(stage.remote())
+metrics.count_gate(published=False)
+"""
+
+
+def named(queries: list[str]) -> set[str]:
+    return set(re.findall(r"\bray_\w+", " ".join(queries)))
+
+
+def test_without_ray_nothing_is_counted_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics.ray, "is_initialized", lambda: False)
+    count_pictures("read", 3)
+    count_gate(published=True)
+    assert metrics._counter.cache_info().currsize == 0
+
+
+def test_nothing_counted_is_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's counter refuses an increase of 0; a batch may well have no row of some status."""
+    monkeypatch.setattr(metrics.ray, "is_initialized", lambda: True)
+    count_rows("ok", 0)
+
+
+def test_the_dashboard_asks_for_every_counter_and_for_no_other_of_ours() -> None:
+    assert {name for name in named(QUERIES) if "fundus" in name} == OURS
+    for query in QUERIES:
+        for name, label in re.findall(r"by \((\w+)\) \(\w+\(ray_(fundus_\w+)_total", query):
+            assert COUNTERS[label][0] == name, query
+
+
+def test_rays_own_metrics_in_the_dashboard_are_rays() -> None:
+    own = Path(ray.__file__).parent / "dashboard/modules/metrics/dashboards"
+    known = " ".join(file.read_text() for file in own.glob("*.py"))
+    for name in named(QUERIES) - OURS:
+        assert re.search(rf"\b{name}\b", known), name
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_what_a_job_counts_is_scraped_and_what_it_logs_names_the_run() -> None:
+    with clusters.head(cpus=1) as head:
+        job = head.driver(JOB, FUNDUS_LOG="json")
+        printed, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, printed
+
+        def scraped() -> dict[str, float]:
+            text = urllib.request.urlopen(head.metrics).read().decode()
+            lines = re.findall(r"^(ray_fundus\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
+            found = {}
+            for name, labels, value in lines:
+                label = COUNTERS[name.removeprefix("ray_").removesuffix("_total")][0]
+                [said] = re.findall(rf'\b{label}="([^"]*)"', labels)
+                found[f"{name} {said}"] = float(value)
+            return found if {n.split()[0] for n in found} == OURS else {}
+
+        counted = clusters.wait(scraped, 60, "all four counters at the Prometheus endpoint")
+        logs = (head.folder / "r/session_latest/logs").glob("worker-*.err")
+        lines = [line for file in logs for line in file.read_text().splitlines()]
+    assert counted == {
+        "ray_fundus_pictures_total read": 5,
+        "ray_fundus_rows_total ok": 4,
+        "ray_fundus_rows_total no_disc": 1,
+        "ray_fundus_fetch_retries_total SlowDown": 2,
+        "ray_fundus_gate_decisions_total refused": 1,
+    }
+    [said] = [json.loads(line) for line in lines if "a fetch was tried again" in line]
+    assert said["run_id"] == "20270131T000000Z-abcdef"
+    assert said["name"] == "fundus.storage.fetch" and said["levelname"] == "WARNING"
+    assert {"job_id", "node_id", "worker_id", "task_id"} <= set(said)

@@ -1,0 +1,70 @@
+"""Placement: claims that fit, bounds that grow with what may come, the same rule everywhere."""
+
+import pytest
+from ray.data import DataContext
+
+from fundus.screening import placement as rules
+from fundus.screening.placement import LIGHT, Placement, amounts, placement, reachable, tune
+
+MACHINES = [
+    {"CPU": cpus, "GPU": gpus, "memory": cpus * (2 << 30)}
+    for cpus in (1, 2, 3, 4, 8, 16, 64, 1024)
+    for gpus in (0, 1, 4, 40)
+]
+
+
+def actors(found: Placement) -> list[tuple[dict, int, int]]:
+    """Each pool's arguments, least and most actors."""
+    pools = [found.read, found.locate, found.segment]
+    return [(pool, pool["compute"].min_size, pool["compute"].max_size) for pool in pools]
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+def test_the_widest_pools_leave_room_for_light_tasks(machine: dict[str, float]) -> None:
+    """An actor keeps what it claims: without this a machine of two CPUs hung."""
+    found = placement(machine)
+    kept = sum(pool["num_cpus"] * most for pool, _, most in actors(found))
+    assert machine["CPU"] - kept >= 2 * found.light["num_cpus"] > 0
+    assert found.read.get("memory", 0) * found.readers <= machine["memory"]
+    assert all(least == 1 <= most for _, least, most in actors(found))
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 40])
+def test_models_go_to_gpus_and_fill_them_whatever_mixture_meets(gpus: int) -> None:
+    found = placement({"CPU": 16 * gpus, "GPU": gpus})
+    assert found.locate["num_gpus"] == found.segment["num_gpus"]
+    assert 1 / found.locate["num_gpus"] == int(1 / found.locate["num_gpus"])
+    widest = sum(pool.get("num_gpus", 0) * most for pool, _, most in actors(found))
+    assert widest == gpus
+    assert "num_gpus" not in found.read | found.light
+
+
+def test_without_gpus_no_stage_asks_for_one() -> None:
+    found = placement({"CPU": 8})
+    assert not any("num_gpus" in pool for pool, _, _ in actors(found))
+
+
+def test_claims_are_whole_where_there_is_room_for_they_decide_how_many_nodes_come() -> None:
+    found = placement({"CPU": 64, "GPU": 4, "memory": 128 << 30})
+    assert found.read["num_cpus"] == 1 and found.read["memory"] == 1 << 30
+    assert found.light == {"num_cpus": LIGHT}
+
+
+def test_bounds_come_from_what_the_cluster_may_grow_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules.ray, "cluster_resources", lambda: {"memory": 5.0, "node:head": 1})
+    assert reachable() == {"CPU": 0, "GPU": 0, "memory": 5}
+    monkeypatch.setenv("FUNDUS_GROWS_TO", "CPU=128 GPU=4")
+    assert reachable() == {"CPU": 128, "GPU": 4, "memory": 5}
+    assert placement(reachable()).segment["compute"].max_size == 12
+
+
+def test_a_variable_that_says_nothing_is_refused_by_its_name() -> None:
+    with pytest.raises(ValueError, match="FUNDUS_GROWS_TO"):
+        amounts("128 CPUs")
+
+
+def test_no_block_is_dropped_and_no_order_kept() -> None:
+    context = DataContext()
+    tune(context)
+    assert not context.execution_options.preserve_order
+    assert context.max_errored_blocks == 0

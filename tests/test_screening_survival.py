@@ -1,0 +1,36 @@
+"""Kills and faults, short: what `benchmarks/kills.py` and `screen_hospital.py` do at length."""
+
+from pathlib import Path
+
+import kills
+import pytest
+import screen_hospital
+from test_models_bundle import tiny_bundle
+
+from fundus.models import bundle as bundles
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> list[str]:
+    """Arguments of jobs/screen.py that make it quick: a tiny bundle that measures everything."""
+    bundles.save(tiny_bundle(), tmp_path / "bundle")
+    return ["--", "--bundle", str(tmp_path / "bundle"), "--roi", "--gradability", "off"]
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_nothing_is_lost_or_comes_twice_whatever_is_killed(
+    bundle: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kills.main(["--count", "3", "--objects", "8", *bundle]) == 0
+    said = capsys.readouterr().out
+    assert "driver" in said and "0 wrong" in said
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_a_hospitals_archive_comes_through_faults_as_it_does_without(
+    fundus_data: Path, bundle: list[str]
+) -> None:
+    words = ["--data", str(fundus_data), "--count", "60", "--faults", "0.05", *bundle]
+    assert screen_hospital.main(words) == 0
