@@ -35,6 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
     parser.add_argument("--encoder", type=Path, help="ImageNet weights, safetensors, when offline")
     parser.add_argument("--from-scratch", action="store_true", help="without ImageNet weights")
+    parser.add_argument("--start", type=Path, help="bundle to go on from")
     session.add_arguments(parser)
     given = parser.parse_args(arguments)
     role = ROLES[given.network]
@@ -45,6 +46,7 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
         book=changed(BOOKS[given.recipe](), role, given.change),
         encoder=given.encoder,
         from_scratch=given.from_scratch,
+        start=given.start,
         storage=given.storage,
         workers=session.workers(given),
     )

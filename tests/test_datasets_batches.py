@@ -22,6 +22,10 @@ def test_an_epoch_shows_every_picture_and_ranks_step_together(
     assert set(shown) == set(range(count))
     times = np.bincount(shown)
     assert times.max() - times.min() <= 1, "only the last batch wraps round"
+    if size >= world:
+        alone = list(batches.batches(np.ones(count), size, seed=1, epoch=2))
+        together = [np.concatenate(parts) for parts in zip(*drawn, strict=True)]
+        assert [set(b) for b in together] == [set(b) for b in alone], "the world changed a batch"
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fundus.datasets.public import open_set
 from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED
 
@@ -70,13 +71,46 @@ def test_a_target_of_no_fundus_photographs_is_refused_and_nothing_touched(
     assert not (tmp_path / "adapted").exists()
 
 
+@pytest.mark.slow
+def test_garbage_target_labels_choose_nothing(
+    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same gate, figures and bytes whether the target's masks are true, noise or unreadable."""
+    target = tmp_path / "target"
+    target.mkdir()
+    samples = open_set(TARGET).samples
+    draw = np.random.default_rng(0)
+    came_out = []
+    for kind in ("true", "noise", "unreadable"):
+        rows = ["set,id,image,mask,glaucoma,annotation"]
+        for sample in samples:
+            mask = sample.read_mask()
+            assert mask is not None
+            if kind == "noise":
+                mask = draw.integers(0, 3, mask.shape, np.uint8)
+            cv2.imwrite(str(target / f"{sample.id}.png"), mask)
+            if kind == "unreadable":
+                (target / f"{sample.id}.png").write_bytes(b"no picture")
+            sick = int(draw.integers(2))
+            rows.append(f"t,{sample.id},{sample.image},{sample.id}.png,{sick},disc+cup")
+        (target / "manifest.csv").write_text("\n".join(rows) + "\n")
+        words = arguments(tmp_path / kind, f"manifest:{target}/manifest.csv", "learning_rate=1e-6")
+        assert job("adapt").main([*words, "--change", "sampling=as-target"]) == 0
+        said = capsys.readouterr().out.replace(str(tmp_path / kind), "")
+        came_out.append((said, bundles.load(tmp_path / kind / "adapted").digest))
+    assert came_out[0] == came_out[1] == came_out[2]
+    assert "passed: target consistency" in came_out[0][0]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--change", "epoch=3"], "AdaptationRecipe has name, method"),
         (["--change", "epochs=many"], "'many' is not of the kind of"),
         (["--change", "sampling=odd"], "sampling is 'odd'; give one of as-is"),
-        (["--workers", "0"], "0 workers"),
+        (["--workers", "0"], "0 to 0 workers"),
+        (["--workers", "4-1"], "4 to 1 workers"),
+        (["--workers", "some"], "--workers some: give a number, or a range"),
         (["--source", "refuge:/nowhere"], "/nowhere"),
     ],
 )

@@ -18,10 +18,11 @@ from fundus.datasets.public import open_set
 from fundus.models import bundle as bundles
 from fundus.models.bundle import Thresholds
 from fundus.models.networks import DeepLabConfig, Discriminator, build
+from fundus.training import loop
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import run_epochs, seed_generators
 from fundus.training.recipes import AdaptationRecipe, Recipe
-from fundus.training.source import SourceLearner
+from fundus.training.source import Batch, SourceLearner
 
 ROOT = Path(__file__).parent.parent
 SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
@@ -93,6 +94,27 @@ def under_way(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield running
         _kill(_tree(running.pid))
         running.wait()
+
+
+def test_a_machine_that_is_to_go_leaves_a_checkpoint_in_the_middle_of_an_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once, although it is asked again; what follows it does the steps that are left."""
+    monkeypatch.setattr(loop, "PREEMPTION_EVERY", 1)
+    states: list[dict] = []
+    asked = iter([False, False, False, True, True, True])  # two steps an epoch
+    run_epochs(source_learner(), 3, after_epoch=states.append, preempted=lambda: next(asked))
+    assert [(len(s["history"]), s["step"]) for s in states] == [(1, 0), (1, 1), (2, 0), (3, 0)]
+    again, done = source_learner(), []
+    step = again.step
+
+    def counted(batch: Batch) -> dict[str, float]:
+        done.append(len(batch[0]))
+        return step(batch)
+
+    monkeypatch.setattr(again, "step", counted)
+    assert len(run_epochs(again, 2, state=states[1])) == 2
+    assert done == [4]
 
 
 @pytest.mark.slow

@@ -97,10 +97,11 @@ def split(count: int) -> tuple[np.ndarray, np.ndarray]:
 def batches(
     weights: np.ndarray, size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
 ) -> Iterator[np.ndarray]:
-    """Batches of indices for one rank, the same on every machine for (seed, epoch).
+    """One rank's parts of an epoch's batches of `size` indices; the same batches for any world.
 
     With equal weights each index comes once an epoch; otherwise indices are drawn in proportion to
-    their weight, with replacement. Ranks share the draw without overlap, in equally many batches.
+    their weight, with replacement. Ranks share each batch without overlap, some with one index more
+    than others; a batch smaller than the world grows to it.
     """
     count = len(weights)
     draw = np.random.default_rng([seed, epoch])
@@ -108,16 +109,15 @@ def batches(
         order = draw.permutation(count)
     else:
         order = draw.choice(count, size=count, p=weights / weights.sum())
-    steps = ceil(count / (size * world))
-    order = np.resize(order, steps * size * world)  # wraps round: the last batch is full
-    for step in range(steps):
-        start = (step * world + rank) * size
-        yield order[start : start + size]
+    size = max(size, world)
+    order = np.resize(order, ceil(count / size) * size)  # wraps round: the last batch is full
+    for start in range(0, len(order), size):
+        yield order[start + rank : start + size : world]
 
 
 def steps_per_epoch(count: int, size: int, world: int = 1) -> int:
-    """How many batches each rank sees."""
-    return ceil(count / (size * world))
+    """How many batches an epoch has."""
+    return ceil(count / max(size, world))
 
 
 def to_maps(masks: Tensor) -> Tensor:

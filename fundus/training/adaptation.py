@@ -89,12 +89,7 @@ class AdaptationLearner:
     @property
     def steps_per_epoch(self) -> int:
         """Steps that each rank makes in an epoch: one pass over the source."""
-        return batches.steps_per_epoch(len(self.train), self.share, self.world)
-
-    @property
-    def share(self) -> int:
-        """Pictures of each domain a step on this rank."""
-        return max(1, self.recipe.batch // self.world)
+        return batches.steps_per_epoch(len(self.train), self.recipe.batch, self.world)
 
     def batches(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
         """Augmented source and target batches of one epoch; the target repeats as needed.
@@ -105,7 +100,9 @@ class AdaptationLearner:
         if self.recipe.method == "self-training":
             seen = pseudo_labelled(self.average.module, self.target, self.thresholds)
         ranked = {"rank": self.rank, "world": self.world}
-        source = batches.batches(self.weights, self.share, seed=self.seed, epoch=epoch, **ranked)
+        source = batches.batches(
+            self.weights, self.recipe.batch, seed=self.seed, epoch=epoch, **ranked
+        )
         target = self._target_indices(len(seen), epoch)
         for indices in source:
             src, trg = self.train.take(indices), seen.take(next(target))
@@ -133,7 +130,7 @@ class AdaptationLearner:
 
     def validate(self) -> dict[str, float]:
         """Dice on the source's held-back pictures."""
-        return validation_dice(self.average.module, self.validation, self.share)
+        return validation_dice(self.average.module, self.validation, self.recipe.batch)
 
     def _source_phase(self, source: Batch) -> tuple[Tensor, Tensor]:
         recipe = self.recipe
@@ -189,7 +186,7 @@ class AdaptationLearner:
             # A seed apart from the source's, so that the two orders do not run in step.
             yield from batches.batches(
                 np.ones(count),
-                self.share,
+                self.recipe.batch,
                 seed=self.seed + 1_000_003 + turn,
                 epoch=epoch,
                 rank=self.rank,

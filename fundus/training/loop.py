@@ -43,6 +43,9 @@ class Learner(Protocol):
         """Scores that need no target label."""
 
 
+PREEMPTION_EVERY = 5
+"""Steps between two questions whether a machine is about to go: each waits for all ranks."""
+
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_MAX_": "0"}
 """glibc gives large tensors back after each step; on a CPU the page faults took half the time."""
 
@@ -51,18 +54,22 @@ KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_MAX_": "0"}
 class Workers:
     """Where a training runs."""
 
-    count: int = 1
-    """Data-parallel workers."""
+    least: int = 1
+    """Data-parallel workers without which no training starts."""
+    most: int = 1
+    """As many as are used where there are machines for them. They come and go: a training that
+    loses some goes on with the rest, from its last checkpoint."""
     gpu: bool = False
     """One GPU for each worker. Written for GPUs, not run on one yet."""
     cpus: float = 1
     """CPUs reserved for each worker."""
     failures: int = 3
-    """Deaths of a worker survived before the training gives up."""
+    """Deaths of a worker survived before the training gives up; of a machine whose end was
+    announced, any number."""
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"{self.count} workers; give 1 or more")
+        if not 1 <= self.least <= self.most:
+            raise ValueError(f"{self.least} to {self.most} workers; give 1 or more, least first")
 
 
 def fit(
@@ -71,13 +78,16 @@ def fit(
     """Train on Ray to the last epoch; returns the final state and every epoch's figures.
 
     `make_learner` runs on each worker. The same name and storage again go on from the last
-    checkpoint, whatever ended the run before: a death costs at most the epoch in progress.
+    checkpoint, whatever ended the run before: a death costs at most the epoch in progress, the
+    announced end of a machine (preemption) at most PREEMPTION_EVERY steps.
     """
+    span = (workers.least, workers.most)
+    fixed = workers.least == workers.most
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"make_learner": make_learner, "epochs": epochs},
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=workers.most if fixed else span,  # type: ignore[arg-type]
             use_gpu=workers.gpu,
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": 1} if workers.gpu else {}),
         ),
@@ -103,28 +113,40 @@ def run_epochs(
     rank: int = 0,
     state: dict[str, Any] | None = None,
     after_epoch: Callable[[dict[str, Any]], None] = lambda state: None,
+    preempted: Callable[[], bool] = lambda: False,
 ) -> list[Row]:
     """Train from `state`, or from the start, to the last epoch; figures of all epochs.
 
     Every epoch begins with all generators seeded from (seed, epoch, rank), and checkpoints lie
-    between epochs: a resumed run equals an undisturbed one to the bit.
+    between epochs: a resumed run equals an undisturbed one to the bit. Only where `preempted` says
+    that this machine is about to go, `after_epoch` is called once in the middle of an epoch too,
+    with the steps done as `step`: what follows then is drawn anew.
     """
     history: list[Row] = []
     if state is not None:
         for part, values in state["learner"].items():
             learner.stateful[part].load_state_dict(values)
         history = state["history"]
+    skipped = state.get("step", 0) if state else 0
+    saved = False
+
+    def checkpoint(step: int = 0) -> None:
+        parts = {k: part.state_dict() for k, part in learner.stateful.items()}
+        after_epoch({"learner": parts, "history": history, "step": step})
+
+    def between_steps(step: int) -> None:
+        nonlocal saved
+        if step % PREEMPTION_EVERY == 0 and preempted() and not saved:
+            log.info("this machine is to go: checkpoint after step %d of the epoch", step)
+            checkpoint(step)
+            saved = True
+
     for epoch in range(len(history), epochs):
-        seed_generators(learner.seed, epoch, rank)
-        row = _one_epoch(learner, epoch)
-        history = [*history, row]
+        seed_generators(learner.seed, epoch, rank, *([skipped] if skipped else []))
+        row = _one_epoch(learner, epoch, skipped, between_steps)
+        history, skipped = [*history, row], 0
         log.info("%s", progress(history, epochs))
-        after_epoch(
-            {
-                "learner": {k: part.state_dict() for k, part in learner.stateful.items()},
-                "history": history,
-            }
-        )
+        checkpoint()
     return history
 
 
@@ -172,17 +194,25 @@ def _worker(config: dict[str, Any]) -> None:
     if state and len(state["history"]) >= config["epochs"]:
         ray.train.report(state["history"][-1], checkpoint=found)
         return
-    run_epochs(learner, config["epochs"], rank=rank, state=state, after_epoch=_report)
+    run_epochs(
+        learner, config["epochs"], rank=rank, state=state, after_epoch=_report, preempted=_preempted
+    )
+
+
+def _preempted() -> bool:
+    """Whether a machine of this training is about to go; a barrier: all ranks ask equally often."""
+    return ray.train.get_preemption_info() is not None
 
 
 def _report(state: dict[str, Any]) -> None:
-    """Tell Ray Train of an epoch; the first rank brings the checkpoint."""
+    """Tell Ray Train of an epoch, or a part of one; the first rank brings the checkpoint."""
+    figures = state["history"][-1] if state["history"] else {"epoch": 0.0}
     if ray.train.get_context().get_world_rank():
-        ray.train.report(state["history"][-1])
+        ray.train.report(figures)
         return
     with tempfile.TemporaryDirectory() as folder:
         torch.save(state, Path(folder) / "state.pt")
-        ray.train.report(state["history"][-1], checkpoint=Checkpoint.from_directory(folder))
+        ray.train.report(figures, checkpoint=Checkpoint.from_directory(folder))
 
 
 def _read(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -190,10 +220,16 @@ def _read(checkpoint: Checkpoint) -> dict[str, Any]:
         return torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
 
 
-def _one_epoch(learner: Learner, epoch: int) -> Row:
+def _one_epoch(
+    learner: Learner, epoch: int, skipped: int, between_steps: Callable[[int], None]
+) -> Row:
+    """One epoch, or what is left of it after the first `skipped` steps."""
     start = time.perf_counter()
     losses: dict[str, list[float]] = {}
-    for batch in learner.batches(epoch):
+    for step, batch in enumerate(learner.batches(epoch)):
+        if step < skipped:
+            continue
+        between_steps(step)
         for name, value in learner.step(batch).items():
             losses.setdefault(name, []).append(value)
     means = {name: float(np.mean(values)) for name, values in losses.items()}

@@ -43,6 +43,8 @@ class TrainConfig:
     """ImageNet weights of the encoder, a local safetensors file; None: from the library."""
     from_scratch: bool = False
     """Start without ImageNet weights."""
+    start: Path | None = None
+    """Go on from the segmenter of this bundle, which has as many members, instead of ImageNet."""
     storage: Path = Path("runs")
     """Where checkpoints are kept."""
     workers: Workers = field(default_factory=Workers)
@@ -52,6 +54,8 @@ class TrainConfig:
             raise ValueError(f"train {DETECTOR} or {SOURCE_ONLY}, not {self.role!r}")
         if self.encoder and not self.encoder.is_file():
             raise ValueError(f"--encoder {self.encoder}: no such file")
+        if self.start and (self.role == DETECTOR or self.encoder or self.from_scratch):
+            raise ValueError("--start is for the segmenter, without --encoder or --from-scratch")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     preprocessing = config.book.preprocessing
     described = recipe.described() | {"roi_scale": preprocessing.roi_scale}
     data = tuple(_described(s, "labelled source") for s in labelled)
+    firsts = _started(config.start, recipe) if config.start else []
+    if config.start:
+        described |= {"start": bundles.load(config.start).networks[SOURCE_ONLY].digest}
 
     def read() -> tuple[Crops, Crops]:
         """To learn from, and to validate on."""
@@ -106,7 +113,12 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
         learn, validate = batches.split(len(crops))
         return crops.take(learn), crops.take(validate)
 
-    found = [_train_member(each, config, read, data) for each in _members(recipe)]
+    members = _members(recipe)
+    firsts = firsts or [_first_weights(member, config) for member in members]
+    found = [
+        _train_member(member, config, read, first, (*data, described.get("start")))
+        for member, first in zip(members, firsts, strict=True)
+    ]
     weights, history = _joined([w for w, _ in found]), _mean_history([h for _, h in found])
     network = Network(_config_of(recipe), weights, described, data, scores_of(history))
     if config.role == DETECTOR:
@@ -126,10 +138,10 @@ def _train_member(
     recipe: Recipe,
     config: TrainConfig,
     read: Callable[[], tuple[Crops, Crops]],
-    data: tuple[dict[str, Any], ...],
+    first_weights: dict[str, Tensor],
+    decisive: tuple[Any, ...],
 ) -> tuple[dict[str, Tensor], list[Row]]:
     """One training of one network: the weights that it keeps, and every epoch's figures."""
-    first_weights = _first_weights(recipe, config)
     scale = config.book.preprocessing.roi_scale
 
     def make_learner() -> SourceLearner:
@@ -145,7 +157,7 @@ def _train_member(
         )
 
     described = recipe.described() | {"roi_scale": scale}
-    name = run_name(config.role, described, data, config.encoder, config.from_scratch)
+    name = run_name(config.role, described, decisive, config.encoder, config.from_scratch)
     state, history = loop.fit(
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
@@ -276,6 +288,14 @@ def _start(config: TrainConfig) -> Bundle:
     found = known.thresholds
     levels = replace(levels, disc_found=found.disc_found, confidence=found.confidence)
     return replace(known, preprocessing=kept, thresholds=levels)
+
+
+def _started(folder: Path, recipe: Recipe) -> list[dict[str, Tensor]]:
+    """The weights of each member of a bundle's source-only segmenter."""
+    given = bundles.load(folder).networks.get(SOURCE_ONLY)
+    if given is None or given.config != _config_of(recipe):
+        raise BundleError(f"--start {folder}: no segmenter of the recipe's kind and members")
+    return [member.state_dict() for member in networks.members(given.build())]
 
 
 def _first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:

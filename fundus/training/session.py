@@ -12,15 +12,18 @@ from fundus.training.loop import Workers
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say where a training runs."""
-    parser.add_argument("--workers", type=int, default=1, help="data-parallel workers")
+    parser.add_argument("--workers", default="1", help="data-parallel workers: 4, or 1-4")
     parser.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs for each worker")
     parser.add_argument("--storage", type=Path, default=Path("runs"), help="where checkpoints lie")
 
 
 def workers(given: argparse.Namespace) -> Workers:
-    """The workers that the arguments ask for."""
-    return Workers(count=given.workers, gpu=given.gpu, cpus=given.cpus)
+    """The workers that the arguments ask for; ValueError in one sentence."""
+    least, dash, most = given.workers.partition("-")
+    if not (least.isdecimal() and (most.isdecimal() if dash else True)):
+        raise ValueError(f"--workers {given.workers}: give a number, or a range as 1-4")
+    return Workers(int(least), int(most or least), gpu=given.gpu, cpus=given.cpus)
 
 
 @contextmanager

@@ -89,19 +89,14 @@ class SourceLearner:
     @property
     def steps_per_epoch(self) -> int:
         """Steps that each rank makes in an epoch."""
-        return batches.steps_per_epoch(len(self.train), self.share, self.world)
-
-    @property
-    def share(self) -> int:
-        """Pictures a step on this rank."""
-        return max(1, self.recipe.batch // self.world)
+        return batches.steps_per_epoch(len(self.train), self.recipe.batch, self.world)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """This rank's augmented batches of one epoch."""
         weights = sampling_weights(self.train.vcdr, self.recipe.balance_vcdr)
         for indices in batches.batches(
             weights,
-            self.share,
+            self.recipe.batch,
             seed=self.recipe.seed,
             epoch=epoch,
             rank=self.rank,
@@ -124,7 +119,7 @@ class SourceLearner:
 
     def validate(self) -> dict[str, float]:
         """Dice on the source's held-back pictures, disc and (for two maps) cup."""
-        return validation_dice(self.average.module, self.validation, self.share)
+        return validation_dice(self.average.module, self.validation, self.recipe.batch)
 
 
 def source_transform(augmentation: str, cup_warp: float, without_disc: float = 0.0) -> v2.Transform:

@@ -1,0 +1,98 @@
+"""Workers come and go: a training uses what is there, and outlives a machine's announced end."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray import cloudpickle
+from ray.cluster_utils import Cluster
+
+from fundus.training import loop
+from fundus.training.loop import Workers
+
+EPOCHS, STEPS = 12, 20
+
+
+class Counting:
+    """Counts its steps; each takes a moment."""
+
+    seed = 0
+
+    def __init__(self) -> None:
+        self.network = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(self.network.weight)
+        self.stateful = {"network": self.network}
+        self.world = ray.train.get_context().get_world_size()
+
+    def batches(self, epoch: int) -> Iterator[int]:
+        yield from range(STEPS)
+
+    def step(self, batch: int) -> dict[str, float]:
+        time.sleep(0.05)
+        with torch.no_grad():
+            self.network.weight += 1
+        return {"loss": 0.0}
+
+    def validate(self) -> dict[str, float]:
+        return {"world": float(self.world)}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Any]]:
+    """A head with a CPU, and a second machine with another, on this one."""
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address)
+    yield cluster, second
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_training_outlives_the_announced_end_of_a_machine(
+    cluster: tuple[Cluster, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    machines, second = cluster
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    found: dict[str, Any] = {}
+
+    def train() -> None:
+        found["state"], found["history"] = loop.fit(
+            Counting, EPOCHS, name="t", storage=tmp_path, workers=Workers(1, 2, cpus=0.9)
+        )
+
+    training = threading.Thread(target=train)
+    training.start()
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("t/checkpoint_*")):
+        assert training.is_alive() and time.monotonic() < deadline
+        time.sleep(0.2)
+    drain(machines.address, second.node_id)
+    time.sleep(4)
+    machines.remove_node(second, allow_graceful=False)
+    training.join(timeout=180)
+    assert not training.is_alive()
+    assert [row["epoch"] for row in found["history"]] == list(range(1, EPOCHS + 1))
+    worlds = [row["world"] for row in found["history"]]
+    assert worlds[0] == 2 and worlds[-1] == 1, worlds
+    assert "this machine is to go: checkpoint after step" in capfd.readouterr().err
+    assert found["state"]["network"]["weight"].item() == EPOCHS * STEPS, "steps lost or done twice"
+
+
+def drain(address: str, node: str) -> None:
+    """Announce the end of a machine, as a cloud does with a spot instance."""
+    command = [
+        *(str(Path(sys.executable).with_name("ray")), "drain-node", "--address", address),
+        *("--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
+        *("--reason-message", "spot", "--deadline-remaining-seconds", "30"),
+    ]
+    subprocess.run(command, check=True, env=os.environ, capture_output=True)
