@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Plan a night: nodes, hours and cost of screening so many pictures, from measured seconds a picture.
+"""Plan a night: nodes, hours and cost of screening, from measured seconds a picture.
 
     python benchmarks/stages.py --archive photographs > rates.json
     python jobs/plan.py --rates rates.json --pictures 100000 --hours 6

@@ -83,6 +83,35 @@ class Head:
             timeout=timeout,
         )
 
+    @contextmanager
+    def worker(self, cpus: int) -> Iterator[subprocess.Popen]:
+        """Another node of this cluster, on this machine."""
+        command = [RAY, "start", "--block", f"--address={self.gcs}", f"--num-cpus={cpus}"]
+        command += ["--num-gpus=0", f"--object-store-memory={STORE}"]
+        agent, metrics = free_ports(2)  # two nodes of one machine would take the same
+        command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
+        process = self._node(command)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+    def _node(self, command: list[str]) -> subprocess.Popen:
+        """A node that is up; Ray gives it 30 s to start, which a busy machine may pass: 3 tries."""
+        said = ""
+        for number in range(3):
+            log = self.folder / f"node-{time.monotonic_ns()}.log"
+            with log.open("w") as output:
+                process = subprocess.Popen(
+                    command, env=self.env, cwd=ROOT, stdout=output, stderr=output
+                )
+            while process.poll() is None:
+                time.sleep(0.3)
+                if "--block" in log.read_text():
+                    return process
+            said = f"try {number + 1}: {log.read_text()[-1000:]}"
+        raise AssertionError(f"no node came: {said}")
+
     def driver(self, script: str, **env: str) -> subprocess.Popen:
         """A Python script that `ray.init()` connects; the output is one text."""
         return subprocess.Popen(

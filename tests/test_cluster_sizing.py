@@ -1,0 +1,118 @@
+"""The plan of a night: its formula by hand, its inverse, and what it refuses."""
+
+import json
+import math
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fundus.cluster.sizing import EFFICIENCY, Pool, Rates, nodes_for, predict, read_rates
+from jobs import plan
+
+ROOT = Path(__file__).parent.parent
+RATES = Rates(
+    decode=0.08, locate=0.1, crop=0.0, segment=0.3, measure=0.02, megapixels=4, megabytes=1
+)
+
+
+def test_without_gpus_all_work_is_on_the_cores() -> None:
+    """Half a second a picture, 10 cores at 90 %: 18 pictures a second."""
+    night = predict(64_800, RATES, Pool(nodes=5, slots=2, price=2.0), start_hours=0.5, idle_hours=0)
+    assert EFFICIENCY == 0.9
+    assert night.pictures_a_second == pytest.approx(18)
+    assert night.hours == pytest.approx(1.5)
+    assert night.cost == pytest.approx(5 * 2.0 * 1.5)
+    assert night.bound_by == "cpu"
+
+
+def test_with_gpus_the_slower_pool_sets_the_pace() -> None:
+    """Readers do 0.9 * 10 / 0.1 = 90 a second, one GPU of ten cores 0.9 * 10 / 0.4 = 22.5."""
+    cpu, gpu = Pool(nodes=1, slots=10), Pool(nodes=1, slots=1)
+    one = predict(1000, RATES, cpu, gpu, gpu_speed=10)
+    assert (one.bound_by, one.pictures_a_second) == ("gpu", pytest.approx(22.5))
+    eight = predict(1000, RATES, cpu, Pool(nodes=8, slots=1), gpu_speed=10)
+    assert (eight.bound_by, eight.pictures_a_second) == ("cpu", pytest.approx(90))
+
+
+def test_a_thin_network_binds() -> None:
+    """8 megabits a picture over 0.1 gigabits a second: 12.5 pictures."""
+    night = predict(1000, RATES, Pool(nodes=1, slots=64, gigabits=0.1))
+    assert (night.bound_by, night.pictures_a_second) == ("network", pytest.approx(12.5))
+
+
+@pytest.mark.parametrize("hours", [0.5, 2, 6.3])
+@pytest.mark.parametrize("gpu", [None, Pool(1, 1)])
+def test_the_fewest_nodes_that_are_done_in_time(hours: float, gpu: Pool | None) -> None:
+    cpu, gpu = nodes_for(100_000, RATES, Pool(1, 16), gpu, hours=hours, gpu_speed=10)
+    assert predict(100_000, RATES, cpu, gpu, gpu_speed=10).hours <= hours + 1e-9
+    if cpu.nodes > 1:
+        fewer = Pool(cpu.nodes - 1, 16)
+        assert predict(100_000, RATES, fewer, gpu, gpu_speed=10).hours > hours
+
+
+def test_larger_pictures_take_longer_to_decode_alone() -> None:
+    larger = RATES.at(12)
+    assert larger.decode == pytest.approx(3 * RATES.decode)
+    assert larger.megabytes == pytest.approx(3)
+    assert larger.models == RATES.models
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "lack decode"),
+        (json.dumps({"decode": 1}), "lack locate"),
+        (json.dumps(vars(RATES) | {"segment": -1}), "segment is -1"),
+        (json.dumps(vars(RATES) | {"decode": "1"}), "decode is '1'"),
+        (json.dumps(vars(RATES) | {"decode": math.nan}), "decode is nan"),
+        (json.dumps(vars(RATES) | {"locate": 0, "segment": 0}), "above 0"),
+    ],
+)
+def test_rates_that_are_none_are_refused_in_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_rates(text)
+
+
+def examples() -> list[str]:
+    texts = [plan.__doc__ or "", (ROOT / "docs/cluster.md").read_text()]
+    return re.findall(r"^ *python jobs/plan.py (.*)$", "\n".join(texts), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", examples())
+def test_every_example_of_the_job_plans(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rates.json").write_text(json.dumps(vars(RATES) | {"machine": "a note"}))
+    assert plan.main(shlex.split(line)) == 0
+    printed = capsys.readouterr().out
+    assert "100000 pictures of 4.0 megapixels, 100 GB" in printed
+    assert re.search(r"on \d+ CPU nodes.*: [\d.]+ hours, of which 0.13 to start", printed)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--rates none.json --pictures 10 --hours 1", "none.json cannot be read"),
+        ("--rates rates.json --pictures 10", "say --hours"),
+        ("--rates rates.json --pictures 0 --hours 1", "0 pictures"),
+        ("--rates rates.json --pictures 10 --hours 0.1", "no more than the 0.13"),
+        ("--rates rates.json --pictures 10 --hours 1 --cpu-cores 0", "no pool"),
+        ("--rates rates.json --pictures 10 --hours 1 --megapixels nan", "nan megapixels"),
+    ],
+)
+def test_bad_configuration_ends_with_2_and_one_sentence(
+    words: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rates.json").write_text(json.dumps(vars(RATES)))
+    assert plan.main(words.split()) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1
