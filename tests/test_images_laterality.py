@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from fundus.datasets.camera import clinic, hospital
 
-from fundus.datasets.synthetic import draw
+from fundus.datasets.synthetic import clinic, draw, hospital
 from fundus.images.fov import FieldOfView, field_of_view
 from fundus.images.laterality import of_anatomy
 from fundus.images.picture import pictures

@@ -3,10 +3,9 @@ import csv
 import cv2
 import numpy as np
 import pytest
-from fundus.datasets.camera import CAMERAS, clinic
 from PIL import Image, ImageDraw
 
-from fundus.datasets.synthetic import draw
+from fundus.datasets.synthetic import CAMERAS, clinic, draw
 from fundus.images.fov import field_of_view
 from fundus.images.picture import pictures
 from fundus.images.quality import Thresholds, assess
@@ -17,7 +16,7 @@ def frames(fundus_data):
     """Real frames, a few of every set that has a field of view."""
     rows = list(csv.DictReader((fundus_data / "manifest.csv").open()))
     named = [r for r in rows if "crop512" not in r["set"] and r["set"] != "variety"]
-    some = named[:: len(named) // 40]
+    some = named[:: len(named) // 24]
     return [pictures((fundus_data / r["image"]).read_bytes())[0].pixels for r in some]
 
 
