@@ -16,6 +16,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -24,16 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import ray
 import torch
-from pyarrow import fs
 
 from fundus.cluster.sizing import Rates
+from fundus.ledger import inventory
+from fundus.ledger.runs import Run
 from fundus.models import bundle as bundles
-from fundus.screening import inventory, stages
+from fundus.models.bundle import Bundle
+from fundus.screening import stages
+from fundus.screening.settings import Screening
+from fundus.storage.listing import walk
 
-PICTURE_STAGES = ("decode", "locate", "crop", "segment", "measure")
+PICTURE_STAGES = ("read", "locate", "crop", "segment", "measure")
 
 
 def timed(work: Callable[[stages.Batch], Any], batch: stages.Batch) -> tuple[Any, float]:
@@ -47,44 +52,42 @@ def one_picture(batch: stages.Batch, chain: dict[str, Callable]) -> dict[str, fl
     seconds = {}
     for name, work in chain.items():
         batch, seconds[name] = timed(work, batch)
-        if name == "decode":
+        if name == "read":
             seconds["megapixels"] = float(batch["height"][0] * batch["width"][0] / 1e6)
         if name != "measure" and batch["status"][0] != "ok":
             return None
     return seconds
 
 
-def chain_of(folder: Path | None, crops: bool) -> dict[str, Callable]:
+def chain_of(config: Screening, bundle: Bundle) -> dict[str, Callable]:
     """The stages by name, weights loaded."""
-    bundle = bundles.load(folder or bundles.default_folder())
     shared = ray.put(bundle)
+    run = Run("20270131T000000Z-000000", bundle.digest, config.settings)
     works = (
-        stages.fetch_and_decode,
-        stages.Locate(shared, crops),
+        stages.Read(config, None),
+        stages.Locate(shared, config.crops),
         partial(stages.crop, side=bundle.preprocessing.roi_side),
         stages.Segment(shared),
-        partial(
-            stages.measure, thresholds=bundle.thresholds, risk=bundle.risk, run_id="-", bundle="-"
-        ),
+        stages.Measure(bundle.thresholds, bundle.risk, run),
     )
     return dict(zip(PICTURE_STAGES, works, strict=True))
 
 
 def batches(archive: str, limit: int) -> list[stages.Batch]:
-    """One batch a picture, as the first stage takes it, spread over the archive."""
-    place = Path(os.environ.get("TMPDIR", "/tmp")) / f"stages-{os.getpid()}.parquet"
-    inventory.write(inventory.walk(archive), str(place), fs.LocalFileSystem())
-    listed = pq.read_table(place)
-    place.unlink()
-    chosen = np.linspace(0, listed.num_rows - 1, min(limit, listed.num_rows)).astype(int)
-    rows = listed.take(np.unique(chosen)).to_pylist()
+    """One batch an object, as the first stage takes it, spread over the archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        listed = inventory.write(walk(archive), Path(folder), str)
+        table = pa.concat_tables(pa.Table.from_batches([some]) for some in listed.batches())
+    chosen = np.linspace(0, table.num_rows - 1, min(limit, table.num_rows)).astype(int)
+    rows = table.take(np.unique(chosen)).to_pylist()
     return [{name: np.array([value]) for name, value in row.items()} for row in rows]
 
 
 def measure(archive: str, limit: int, folder: Path | None, crops: bool) -> dict[str, Any]:
     """Medians over the pictures that are measured to the end."""
     torch.set_num_threads(1)
-    chain = chain_of(folder, crops)
+    bundle = bundles.load(folder or bundles.default_folder())
+    chain = chain_of(Screening(archive=archive, results="unwritten", crops=crops), bundle)
     pictures = batches(archive, limit)
     one_picture(pictures[0], chain)  # the first one pays for what is loaded late
     measured = [seconds for picture in pictures if (seconds := one_picture(picture, chain))]

@@ -53,7 +53,7 @@ def test_the_project_can_be_sent_along(head: Head, tmp_path: Path) -> None:
     assert re.search(r"on \d+ CPU nodes of 16 cores: [\d.]+ hours", done.stdout)
 
 
-RATES = """{"decode": 0.07, "locate": 0.07, "crop": 0.002, "segment": 0.1, "measure": 0.02,
+RATES = """{"read": 0.07, "locate": 0.07, "crop": 0.002, "segment": 0.1, "measure": 0.02,
             "megapixels": 4.4, "megabytes": 0.25}"""
 
 

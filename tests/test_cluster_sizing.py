@@ -12,9 +12,7 @@ from fundus.cluster.sizing import EFFICIENCY, Pool, Rates, nodes_for, predict, r
 from jobs import plan
 
 ROOT = Path(__file__).parent.parent
-RATES = Rates(
-    decode=0.08, locate=0.1, crop=0.0, segment=0.3, measure=0.02, megapixels=4, megabytes=1
-)
+RATES = Rates(read=0.08, locate=0.1, crop=0.0, segment=0.3, measure=0.02, megapixels=4, megabytes=1)
 
 
 def test_without_gpus_all_work_is_on_the_cores() -> None:
@@ -52,9 +50,9 @@ def test_the_fewest_nodes_that_are_done_in_time(hours: float, gpu: Pool | None) 
         assert predict(100_000, RATES, fewer, gpu, gpu_speed=10).hours > hours
 
 
-def test_larger_pictures_take_longer_to_decode_alone() -> None:
+def test_larger_pictures_take_longer_to_read_alone() -> None:
     larger = RATES.at(12)
-    assert larger.decode == pytest.approx(3 * RATES.decode)
+    assert larger.read == pytest.approx(3 * RATES.read)
     assert larger.megabytes == pytest.approx(3)
     assert larger.models == RATES.models
 
@@ -63,11 +61,11 @@ def test_larger_pictures_take_longer_to_decode_alone() -> None:
     ("text", "said"),
     [
         ("{", "not JSON"),
-        ("[]", "lack decode"),
-        (json.dumps({"decode": 1}), "lack locate"),
+        ("[]", "lack read"),
+        (json.dumps({"read": 1}), "lack locate"),
         (json.dumps(vars(RATES) | {"segment": -1}), "segment is -1"),
-        (json.dumps(vars(RATES) | {"decode": "1"}), "decode is '1'"),
-        (json.dumps(vars(RATES) | {"decode": math.nan}), "decode is nan"),
+        (json.dumps(vars(RATES) | {"read": "1"}), "read is '1'"),
+        (json.dumps(vars(RATES) | {"read": math.nan}), "read is nan"),
         (json.dumps(vars(RATES) | {"locate": 0, "segment": 0}), "above 0"),
     ],
 )

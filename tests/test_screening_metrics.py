@@ -18,20 +18,23 @@ QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["
 OURS = {f"ray_{name}_total" for name in COUNTERS}
 
 JOB = """
-import logging, time, ray
+import logging
+import pyarrow as pa, ray
 from fundus.screening import logs, metrics
+from fundus.screening.placement import placement, reachable
 
-ray.init(logging_level="ERROR", **logs.ray_options("20270131T000000Z-abcdef"))
+ray.init(logging_level="ERROR", **logs.ray_options())
+where = placement(reachable(), logs.name_run("20270131T000000Z-abcdef"))
 
-@ray.remote(num_cpus=1)
-def stage():
+def stage(batch):
     metrics.count_pictures("read", 5)
     metrics.count_rows("ok", 4)
     metrics.count_rows("no_disc", 1)
     metrics.count_retries("SlowDown", 2)
     logging.getLogger("fundus.storage.fetch").warning("a fetch was tried again")
+    return batch
 
-ray.get(stage.remote())
+ray.data.from_arrow(pa.table({"id": [1]})).map_batches(stage, **where.light).take_all()
 metrics.count_gate(published=False)
 """
 

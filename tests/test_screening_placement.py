@@ -68,3 +68,10 @@ def test_no_block_is_dropped_and_no_order_kept() -> None:
     tune(context)
     assert not context.execution_options.preserve_order
     assert context.max_errored_blocks == 0
+
+
+def test_the_stages_processes_get_the_environment_that_is_asked_for() -> None:
+    assert "runtime_env" not in placement({"CPU": 4}).read
+    found = placement({"CPU": 4}, {"FUNDUS_RUN_ID": "x"})
+    for kwargs in (found.read, found.locate, found.segment, found.light):
+        assert kwargs["runtime_env"] == {"env_vars": {"FUNDUS_RUN_ID": "x"}}

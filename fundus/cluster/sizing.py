@@ -29,8 +29,8 @@ START_HOURS = 8 / 60
 class Rates:
     """Seconds of one core for a picture in each stage, and what the measured pictures were."""
 
-    decode: float
-    """Fetch and decode; grows with the megapixels."""
+    read: float
+    """Fetch, decode and grade; grows with the megapixels."""
     locate: float
     """The detector."""
     crop: float
@@ -58,16 +58,16 @@ class Rates:
     @property
     def cpu(self) -> float:
         """Seconds of the stages without a model."""
-        return self.decode + self.crop + self.measure
+        return self.read + self.crop + self.measure
 
     def at(self, megapixels: float) -> "Rates":
-        """The rates of pictures of another size: bytes and decoding grow with it."""
+        """The rates of pictures of another size: bytes and reading grow with it."""
         if not 0 < megapixels < math.inf:
             raise ValueError(f"{megapixels} megapixels; give a figure above 0")
         scale = megapixels / self.megapixels
         return replace(
             self,
-            decode=self.decode * scale,
+            read=self.read * scale,
             megabytes=self.megabytes * scale,
             megapixels=megapixels,
         )

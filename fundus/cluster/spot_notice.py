@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 """AWS's own variable for where a node asks about itself."""
-MARGIN_S = 10
-"""Before AWS's hour: the last of what a process writes must still get away."""
+MARGIN_S = 20
+"""Before AWS's hour: Ray takes some seconds to be told, and what is written last must get away."""
 
 
 def notice(endpoint: str) -> datetime | None:

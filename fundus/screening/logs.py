@@ -13,30 +13,37 @@ import ray
 RUN_ID = "FUNDUS_RUN_ID"
 
 
-def ray_options(run_id: str) -> dict[str, Any]:
-    """Arguments for `ray.init`, none unless FUNDUS_LOG is json. Marks this process's records."""
+def ray_options() -> dict[str, Any]:
+    """Arguments for `ray.init`; none unless FUNDUS_LOG is json."""
     if os.environ.get("FUNDUS_LOG") != "json":
         return {}
-    os.environ[RUN_ID] = run_id
     mark_records()
     return {
         "logging_config": ray.LoggingConfig(
             encoding="JSON", additional_log_standard_attrs=["name"]
         ),
-        "runtime_env": {
-            "env_vars": {RUN_ID: run_id},
-            "worker_process_setup_hook": "fundus.screening.logs.mark_records",
-        },
+        "runtime_env": {"worker_process_setup_hook": "fundus.screening.logs.mark_records"},
     }
 
 
+def name_run(run_id: str) -> dict[str, str]:
+    """Name the run in this process's records from now on; what a worker's environment must hold.
+
+    Nothing unless FUNDUS_LOG is json.
+    """
+    if os.environ.get("FUNDUS_LOG") != "json":
+        return {}
+    os.environ[RUN_ID] = run_id
+    return {RUN_ID: run_id}
+
+
 def mark_records() -> None:
-    """From now on every record of this process says the run."""
-    run_id, plain = os.environ[RUN_ID], logging.LogRecord
+    """From now on every record of this process says the run, once it has a name."""
+    plain = logging.getLogRecordFactory()
 
     def marked(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = plain(*args, **kwargs)
-        record.run_id = run_id
+        record.run_id = os.environ.get(RUN_ID)
         return record
 
     logging.setLogRecordFactory(marked)

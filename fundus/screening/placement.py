@@ -68,9 +68,12 @@ def amounts(text: str) -> dict[str, float]:
         raise ValueError(f'{GROWS_TO} is "{text}", not like "CPU=128 GPU=4"') from None
 
 
-def placement(resources: Mapping[str, float]) -> Placement:
+def placement(
+    resources: Mapping[str, float], environment: Mapping[str, str] | None = None
+) -> Placement:
     """The stages' claims and bounds on these resources: CPU, GPU, memory (see `reachable`).
 
+    `environment` are variables of the stages' processes, see `fundus.screening.logs.name_run`.
     All actors and two light tasks fit at once, on however small a machine: nothing waits for ever.
     """
     cpus = max(1, int(resources.get("CPU", 0)))
@@ -86,11 +89,12 @@ def placement(resources: Mapping[str, float]) -> Placement:
     widest = HEAVY * readers + model * (locate + segment) + 2 * LIGHT
     shrink = min(1.0, SPARE * cpus / widest)
     memory = min(READ_MEMORY, int(resources.get("memory", 0) / (2 * readers)))
+    shared = {"runtime_env": {"env_vars": dict(environment)}} if environment else {}
     return Placement(
-        read=_actors(readers, num_cpus=HEAVY * shrink, memory=memory),
-        locate=_actors(locate, num_cpus=model * shrink, num_gpus=share),
-        segment=_actors(segment, num_cpus=model * shrink, num_gpus=share),
-        light={"num_cpus": round(LIGHT * shrink, 3)},
+        read=_actors(readers, num_cpus=HEAVY * shrink, memory=memory) | shared,
+        locate=_actors(locate, num_cpus=model * shrink, num_gpus=share) | shared,
+        segment=_actors(segment, num_cpus=model * shrink, num_gpus=share) | shared,
+        light={"num_cpus": round(LIGHT * shrink, 3)} | shared,
         readers=readers,
     )
 
