@@ -36,7 +36,9 @@ from fundus.storage.places import open_place
 def screen(archive: str, results: str, more: Sequence[str], tries: int = 1) -> tuple[pa.Table, int]:
     """The current rows after jobs/screen.py has ended with 0, and how often it was started."""
     command = [sys.executable, str(ROOT / "jobs" / "screen.py"), "--archive", archive]
-    for number in range(1, tries + 1):
+    started = 0
+    for _ in range(tries):
+        started += 1
         done = subprocess.run([*command, "--results", results, *more], cwd=ROOT, check=False)
         if done.returncode == 0:
             break
@@ -44,7 +46,7 @@ def screen(archive: str, results: str, more: Sequence[str], tries: int = 1) -> t
         raise SystemExit(f"screening ended with {done.returncode}")
     place = open_place(results)
     columns = ["uri", "status", "error", "frame", "frames"]
-    return runs.read_current(place, pointer.read(place)[0], columns), number
+    return runs.read_current(place, pointer.read(place)[0], columns), started
 
 
 def compared(rows: pa.Table, hospital: Hospital) -> int:

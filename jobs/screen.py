@@ -4,13 +4,13 @@
     python jobs/screen.py --archive photographs --results results
     python jobs/screen.py --archive s3://clinic/2027 --results s3://screening/results
     python jobs/screen.py --archive photographs --results results --status
-    ray job submit --working-dir . -- jobs/screen.py --archive s3://clinic/2027 --results s3://screening/results
+    ray job submit -- jobs/screen.py --archive s3://clinic/2027 --results s3://screening/results
 
 The archive is a folder, s3://bucket/prefix (gs://, az:// where fsspec's plugin is installed) or
-@FILE, a text file with a URI a line; zip and tar files in it are looked into. <results>/current.json names
-the Parquet files that hold the newest row of every picture. The same command again does what is
-missing, after a kill too. Credentials come from the standard AWS chain; pseudonyms from the key in
-the environment variable FUNDUS_PSEUDONYM_KEY.
+@FILE, a text file with a URI a line; zip and tar files in it are looked into. The Parquet files
+that hold the newest row of every picture are named in <results>/current.json. The same command
+again does what is missing, after a kill too. Credentials come from the standard AWS chain;
+pseudonyms from the key in the environment variable FUNDUS_PSEUDONYM_KEY.
 
 Exit codes: 0 every object has its row, failed pictures included; 2 bad configuration; 3 done, but
 more failures than --max-failure-rate; 5 another run holds the results.

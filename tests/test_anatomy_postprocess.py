@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from fundus.anatomy.labels import cup_of, disc_of
-from fundus.anatomy.postprocess import clean
+from fundus.anatomy.postprocess import clean, oval
 
 
 def drawn(side, *, disc, cup):
@@ -48,6 +48,31 @@ def test_a_larger_stray_cup_does_not_displace_the_one_in_the_disc():
     cv2.circle(maps[1], (50, 50), 10, 0.9, cv2.FILLED)
     assert np.array_equal(clean(maps).mask, expected)
     assert clean(maps).flags == ("cup_outside_disc",)
+
+
+def solidity(region):
+    (outline,), _ = cv2.findContours(
+        region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
+    return cv2.contourArea(outline) / cv2.contourArea(cv2.convexHull(outline))
+
+
+def test_an_oval_keeps_area_place_and_tilt():
+    """A tilted ellipse stays, and loses the lobe that a vessel gave it."""
+    ellipse = np.zeros((128, 128), np.uint8)
+    cv2.ellipse(ellipse, ((60.0, 70.0), (50.0, 80.0), 30.0), 1, cv2.FILLED)
+    lobed = ellipse.copy()
+    cv2.circle(lobed, (60, 28), 6, 1, cv2.FILLED)
+    for drawn_one, least in ((ellipse, 0.985), (lobed, 0.95)):
+        smooth = oval(drawn_one > 0)
+        assert smooth.sum() == pytest.approx(drawn_one.sum(), rel=0.01)
+        overlap = 2 * (smooth & (ellipse > 0)).sum() / (smooth.sum() + ellipse.sum())
+        assert overlap > least
+        assert solidity(smooth) > 0.98
+    assert solidity(lobed) < 0.96
+    assert not oval(np.zeros((8, 8), bool)).any()
+    line = np.eye(8, dtype=bool)
+    assert np.array_equal(oval(line), line)
 
 
 def test_what_is_missing_is_flagged():

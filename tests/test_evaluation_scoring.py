@@ -2,7 +2,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from fundus.evaluation import scoring, tables
 from fundus.evaluation.scoring import EvaluationError, evaluate
 from fundus.evaluation.sheet import EXPERT, PREDICTED, Tile, draw_sheet
 from fundus.images import roi
-from fundus.models.bundle import ADAPTED, SOURCE_ONLY
+from fundus.models.bundle import ADAPTED, SOURCE_ONLY, Thresholds
 from fundus.models.predictor import Detection
 
 SIDE = 64
@@ -36,7 +35,7 @@ class FakePredictor:
     """Answers with the masks that it was given by role and by the picture's brightest value."""
 
     side = SIDE
-    thresholds = SimpleNamespace(disc=0.5, cup=0.5)
+    thresholds = Thresholds()
 
     def __init__(self, masks, regions=None):
         self.masks, self.regions = masks, regions or {}

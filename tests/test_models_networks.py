@@ -1,5 +1,6 @@
 """The networks are those of the paper: sizes, strides, what one answer sees."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from fundus.models.networks import (
     DeepLab,
     DeepLabConfig,
     Discriminator,
+    Ensemble,
+    EnsembleConfig,
+    NetworkConfig,
     UNet,
     UNetConfig,
     build,
@@ -55,11 +59,25 @@ def test_discriminator_answers_once_or_for_each_patch_of_94_pixels() -> None:
     assert seen.any(dim=0).sum() == seen.any(dim=1).sum() == 94
 
 
-@pytest.mark.parametrize("config", [UNetConfig(width=8), DeepLabConfig(aspp_channels=16)])
-def test_a_described_network_is_built_again(config: UNetConfig | DeepLabConfig) -> None:
-    again = parse(describe(config))
+SLIM = DeepLabConfig(aspp_channels=16)
+
+
+@pytest.mark.parametrize("config", [UNetConfig(width=8), SLIM, EnsembleConfig(SLIM, 2)])
+def test_a_described_network_is_built_again(config: NetworkConfig) -> None:
+    again = parse(json.loads(json.dumps(describe(config))))
     assert again == config
     build(again).load_state_dict(build(config).state_dict())
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_members_probabilities() -> None:
+    torch.manual_seed(0)
+    ensemble = build(EnsembleConfig(SLIM, 2)).eval()
+    assert isinstance(ensemble, Ensemble)
+    pictures = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        one, other = (member(pictures).sigmoid() for member in ensemble.members)
+        assert not torch.allclose(one, other)
+        assert torch.allclose(ensemble(pictures).sigmoid(), (one + other) / 2, atol=1e-6)
 
 
 def test_an_unknown_architecture_or_field_is_refused() -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from test_models_bundle import tiny_bundle
 
 from fundus.images.roi import Roi, around
+from fundus.models import networks
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY, BundleError
+from fundus.models.networks import DeepLabConfig
 from fundus.models.predictor import Predictor, centre_inside, locate, turns
 
 
@@ -31,6 +33,22 @@ def test_maps_come_back_upright_from_every_turn() -> None:
     assert maps.shape == (2, 8, 2, 32, 32)
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps, maps[:, :1].repeat(8, axis=1), atol=1e-6)
+
+
+def test_an_ensemble_s_members_answer_one_by_one() -> None:
+    """So that the spread over the maps says where they differ; their mean is the ensemble's."""
+    predictor = Predictor(tiny_bundle(), device="cpu")
+    torch.manual_seed(0)
+    both = networks.build(networks.EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)).eval()
+    predictor.networks[SOURCE_ONLY] = both
+    crops = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), np.uint8)
+    maps = predictor.segment(crops)[0]
+    assert maps.shape == (16, 2, 32, 32)
+    upright = networks.to_input(torch.from_numpy(crops).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        expected = both(upright).sigmoid()[0].numpy()
+    np.testing.assert_allclose((maps[0] + maps[8]) / 2, expected, atol=1e-4)
+    assert np.abs(maps[0] - maps[8]).max() > 1e-3
 
 
 @given(

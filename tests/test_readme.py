@@ -1,6 +1,6 @@
 """Every example of README.md runs or, where it wants data or a cluster, is parsed; its tables hold.
 
-Commands that name something under data/ or on s3:// are parsed alone. The others are run as they stand, on
+Commands that name something under data/ or on s3:// are parsed alone. The others are run, on
 smaller sets, for one epoch of a tiny network.
 """
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fundus.datasets.batches import Crops
+from fundus.models.bundle import Thresholds
 from fundus.models.networks import DeepLab, DeepLabConfig, Discriminator
 from fundus.training.adaptation import AdaptationLearner, freeze_batch_norm
 from fundus.training.recipes import AdaptationRecipe
@@ -38,6 +39,7 @@ def learner(**changes: object) -> AdaptationLearner:
         crops(8, 255),
         crops(4, 255),
         crops(8, 60),
+        thresholds=Thresholds(),
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fundus.datasets.batches import Crops
+from fundus.models.bundle import Thresholds
 from fundus.training import gate
 
 SIDE = 64
@@ -48,7 +49,7 @@ TARGET = crops([eye(v, centre=34) for v in (0.4, 0.6, 0.8)])
 
 
 def failed(source_only: nn.Module, adapted: nn.Module, target: Crops = TARGET) -> set[str]:
-    checks = gate.judge(source_only, adapted, SOURCE, target)
+    checks = gate.judge(source_only, adapted, SOURCE, target, Thresholds())
     return {check.name for check in checks if not check.passed}
 
 

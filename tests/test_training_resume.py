@@ -16,6 +16,7 @@ import torch
 from fundus.datasets.batches import disc_crops
 from fundus.datasets.public import open_set
 from fundus.models import bundle as bundles
+from fundus.models.bundle import Thresholds
 from fundus.models.networks import DeepLabConfig, Discriminator, build
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import run_epochs, seed_generators
@@ -40,7 +41,10 @@ def adversarial_learner() -> AdaptationLearner:
     recipe = AdaptationRecipe("test", batch=3, precision="float32", schedule="step")
     seed_generators(0)
     segmenter = build(DeepLabConfig(aspp_channels=8))
-    return AdaptationLearner(segmenter, Discriminator(patch=True), recipe, crops, crops, crops)
+    discriminator = Discriminator(patch=True)
+    return AdaptationLearner(
+        segmenter, discriminator, recipe, crops, crops, crops, thresholds=Thresholds()
+    )
 
 
 @pytest.mark.parametrize("make", [source_learner, adversarial_learner])

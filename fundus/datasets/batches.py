@@ -14,6 +14,9 @@ from fundus.datasets.samples import LabelledSet, Sample
 from fundus.images import fov, roi
 from fundus.images.roi import Roi
 
+CUP_UNKNOWN = 3
+"""Label of a disc whose cup nobody outlined."""
+
 
 @dataclass(frozen=True)
 class Crops:
@@ -23,7 +26,8 @@ class Crops:
     images: Tensor
     """(N, 3, S, S) uint8 RGB."""
     masks: Tensor
-    """(N, S, S) uint8 {0 background, 1 rim, 2 cup}; all 0 where unlabelled."""
+    """(N, S, S) uint8 {0 background, 1 rim, 2 cup}, or {0, 3} with the disc alone; 0 where
+    unlabelled."""
     vcdr: np.ndarray
     """(N,) of the expert's mask; NaN where there is none."""
 
@@ -121,6 +125,11 @@ def to_maps(masks: Tensor) -> Tensor:
     return torch.stack([masks >= 1, masks == 2], dim=1).float()
 
 
+def cup_unknown(masks: Tensor) -> Tensor:
+    """(N, S, S) uint8 labels -> (N,) bool: the disc is outlined and the cup is not."""
+    return (masks == CUP_UNKNOWN).flatten(1).any(dim=1)
+
+
 Place = Callable[[np.ndarray, np.ndarray], Roi]
 """From an HWC uint8 picture and its HW mask to the square that the network sees."""
 
@@ -132,8 +141,11 @@ def _crops(labelled: LabelledSet, side: int, place: Place) -> Crops:
         square = place(image, mask)
         images.append(roi.crop(image, square, side))
         masks.append(roi.crop_mask(mask, square, side))
-        known = "cup" in sample.structures
-        vcdr.append(biomarkers.vcdr(mask) if known else None)
+        if "cup" in sample.structures:
+            vcdr.append(biomarkers.vcdr(mask))
+        else:
+            masks[-1][masks[-1] > 0] = CUP_UNKNOWN
+            vcdr.append(None)
     if not images:
         raise ValueError(f"{labelled.name} holds no picture")
     return Crops(

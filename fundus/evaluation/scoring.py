@@ -12,7 +12,6 @@ import numpy as np
 
 from fundus.anatomy import biomarkers, scores
 from fundus.anatomy.labels import cup_of, disc_of
-from fundus.anatomy.postprocess import clean
 from fundus.anatomy.scores import Summary
 from fundus.datasets.samples import LabelledSet, Sample
 from fundus.evaluation.sheet import Tile, draw_sheet
@@ -197,9 +196,7 @@ def _read(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _mask_of(maps: np.ndarray, predictor: Predictor) -> np.ndarray:
-    limits = predictor.thresholds
-    mean = maps.mean(axis=0)
-    return clean(mean, disc_threshold=limits.disc, cup_threshold=limits.cup).mask
+    return predictor.thresholds.draw(maps.mean(axis=0)).mask
 
 
 def _score(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -22,17 +23,19 @@ CHILD = "fundus.images.sandbox_child"
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 120
 """Seconds that the child may take to start; 0.1 when the machine is idle."""
+PATIENCE = 10
+"""Seconds of the clock for each of the processor's: a busy machine is not the picture's fault."""
 
 
 class Decoder:
     """`picture.pictures` in a child process that is kept, and replaced when it dies or hangs.
 
-    timeout_s: seconds of the clock for one object. memory_bytes: address space of the child, about
-    120 MB of it its own; 120 million pixels fit into the default. The child is started with the
-    first object. It has no environment (so no credentials), no standard streams, writes no file and
-    ends when this process ends, however it ends: at once when idle, else within the timeout and
-    5 s. Safe to share between threads, which then take turns. Copies sent to other processes start
-    children of their own.
+    timeout_s: seconds of the processor for one object; PATIENCE times as many of the clock.
+    memory_bytes: address space of the child, about 120 MB of it its own; 120 million pixels fit
+    into the default. The child is started with the first object. It has no environment (so no
+    credentials), no standard streams, writes no file and ends when this process ends, however it
+    ends: at once when idle, else within the timeout and 5 s of the processor. Safe to share between
+    threads, which then take turns. Copies sent to other processes start children of their own.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Decoder:
         """
         request = {
             "size": len(data),
-            "seconds": math.ceil(self.timeout_s),
+            "seconds": self.timeout_s,
             "max_pixels": self.max_pixels,
             "subject_key": None if subject_key is None else subject_key.hex(),
             "keep_header": keep_header,
@@ -95,16 +98,18 @@ class Decoder:
     def _ask(self, request: dict, data: bytes) -> list[Picture]:
         if self._child is None:
             self._child = _Child(self.memory_bytes)
-        deadline = time.monotonic() + self.timeout_s
+        deadline = time.monotonic() + PATIENCE * self.timeout_s
         link = self._child.link
         try:
-            link.settimeout(self.timeout_s)
+            link.settimeout(PATIENCE * self.timeout_s)
             framing.send(link, request, [data])
+            self._child.wait(self.timeout_s, deadline)
             answer = framing.receive_head(link, deadline)
             return self._pictures(answer, deadline)
         except TimeoutError:
             self.close()
-            raise Refused("timed_out", f"decoding took over {self.timeout_s:g} s") from None
+            limits = f"{self.timeout_s:g} s of the processor or {PATIENCE} times that of the clock"
+            raise Refused("timed_out", f"decoding took too long (over {limits})") from None
         except (EOFError, OSError):
             how = self._child.end()
             self._child = None
@@ -154,6 +159,22 @@ class _Child:
             framing.receive_head(self.link, time.monotonic() + START_S)
         except (EOFError, OSError) as error:
             raise RuntimeError(f"the decoding process does not start ({self.end()})") from error
+
+    def wait(self, timeout_s: float, deadline: float) -> None:
+        """Until there is an answer. TimeoutError once the child has spent timeout_s on it."""
+        before = self._processor_s()
+        while not select.select([self.link], [], [], min(1.0, timeout_s / 4))[0]:
+            if self._processor_s() - before > timeout_s or time.monotonic() > deadline:
+                raise TimeoutError
+
+    def _processor_s(self) -> float:
+        """Seconds of the processor that the child has used; 0 once it has ended."""
+        try:
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _end(process: subprocess.Popen, link: socket.socket) -> str:

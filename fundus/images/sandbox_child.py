@@ -15,7 +15,7 @@ from fundus.images.decode import Refused
 from fundus.images.picture import Picture, pictures
 
 GRACE_S = 5
-"""Seconds after the parent's own deadline until the kernel ends a child that nobody waits for."""
+"""Seconds of the processor after the parent's own bound until the kernel ends a child."""
 
 
 def main() -> None:
@@ -36,10 +36,10 @@ def _serve(link: socket.socket, memory_bytes: int) -> None:
     data = bytes(framing.receive(link, request["size"]))
     # A timer of the kernel's, with its default action: it ends even a reader that hangs in C, when
     # the parent has died meanwhile.
-    signal.alarm(request["seconds"] + GRACE_S)
+    signal.setitimer(signal.ITIMER_PROF, request["seconds"] + GRACE_S)
     head, body = _answer(data, request, memory_bytes)
     framing.send(link, head, body)
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _bound(memory_bytes: int) -> None:
@@ -47,7 +47,7 @@ def _bound(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes no files
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

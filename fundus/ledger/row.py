@@ -57,7 +57,7 @@ _COLUMNS = [
     ("rim_nasal", _REAL, "mean rim width of the nasal sector; null without laterality"),
     ("rim_temporal", _REAL, "mean rim width of the temporal sector; null without laterality"),
     ("vcdr_sd", _REAL, "standard deviation of vcdr over the maps of all networks and turns"),
-    ("flags", pa.list_(pa.string()), "remarks: no_disc, no_cup, cup_outside_disc, poor_quality, no_dicom_out"),
+    ("flags", pa.list_(_TEXT), "no_disc, no_cup, cup_outside_disc, poor_quality, no_dicom_out"),
     ("risk", _REAL, "calibrated risk of glaucoma, 0 to 1; null until a bundle is calibrated"),
     ("referable", pa.bool_(), "risk at or above the referral threshold; null without a risk"),
     (

@@ -18,11 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
+from fundus.anatomy.postprocess import Cleaned, clean
 from fundus.anatomy.risk import RiskModel
 from fundus.models import networks
 
@@ -57,6 +59,8 @@ class Thresholds:
     """Probability from which a pixel is disc."""
     cup: float = 0.5
     """Probability from which a pixel is cup."""
+    ovals: bool | None = None
+    """Draw disc and cup as ellipses (fundus.anatomy.postprocess); None and False: as they come."""
     confidence: tuple[float, float] | None = None
     """Slope and offset that make a detector map's peak a share of right answers
     (fundus.models.confidence); None: the peak as it is."""
@@ -64,6 +68,10 @@ class Thresholds:
     def __post_init__(self) -> None:
         if self.confidence is not None:
             object.__setattr__(self, "confidence", tuple(self.confidence))
+
+    def draw(self, maps: np.ndarray) -> Cleaned:
+        """The clean mask of (2, S, S) probabilities, disc then cup."""
+        return clean(maps, disc_threshold=self.disc, cup_threshold=self.cup, ovals=bool(self.ovals))
 
     def described(self) -> dict[str, Any]:
         """JSON-ready values, unset ones left out: a bundle without them keeps its digest."""

@@ -6,7 +6,6 @@ import numpy as np
 
 from fundus.anatomy.biomarkers import Biomarkers, Laterality, measure, vcdr
 from fundus.anatomy.labels import disc_of
-from fundus.anatomy.postprocess import clean
 from fundus.images import roi
 from fundus.images.roi import Roi
 from fundus.models.bundle import Thresholds
@@ -32,9 +31,8 @@ def measure_maps(
     maps: np.ndarray, where: Roi, thresholds: Thresholds, laterality: Laterality | None = None
 ) -> Measured:
     """Measure (M, 2, S, S) float probabilities in [0, 1], disc then cup, of the ROI `where`."""
-    levels = {"disc_threshold": thresholds.disc, "cup_threshold": thresholds.cup}
-    cleaned = clean(maps.mean(axis=0), **levels)
-    ratios = [vcdr(clean(one, **levels).mask) for one in maps]
+    cleaned = thresholds.draw(maps.mean(axis=0))
+    ratios = [vcdr(thresholds.draw(one).mask) for one in maps]
     defined = [ratio for ratio in ratios if ratio is not None]
     return Measured(
         mask=cleaned.mask,

@@ -6,7 +6,7 @@ return logits; the sigmoid of the paper is applied by losses and predictor, wher
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,29 @@ class DeepLabConfig:
         object.__setattr__(self, "rates", tuple(self.rates))
 
 
-NetworkConfig = UNetConfig | DeepLabConfig
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Networks of one kind that answer together: what several seeds made of one recipe."""
+
+    member: DeepLabConfig = field(default_factory=DeepLabConfig)
+    """The architecture of each."""
+    count: int = 3
+    """How many."""
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise ValueError(f"an ensemble of {self.count}; give 2 or more")
+        if isinstance(self.member, Mapping):  # as a bundle's JSON has it
+            object.__setattr__(self, "member", DeepLabConfig(**self.member))
+
+
+NetworkConfig = UNetConfig | DeepLabConfig | EnsembleConfig
+
+ARCHITECTURES: dict[str, type[UNetConfig] | type[DeepLabConfig] | type[EnsembleConfig]] = {
+    "unet": UNetConfig,
+    "deeplab": DeepLabConfig,
+    "ensemble": EnsembleConfig,
+}
 
 
 class UNet(nn.Module):
@@ -110,6 +132,24 @@ class DeepLab(nn.Module):
         return F.interpolate(logits, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
 
 
+class Ensemble(nn.Module):
+    """Several segmenters as one: the mean of their probabilities."""
+
+    def __init__(self, config: EnsembleConfig) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(DeepLab(config.member) for _ in range(config.count))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> (N, outputs, H, W) logits of the mean probability."""
+        maps = torch.stack([member(pictures).float().sigmoid() for member in self.members])
+        return torch.logit(maps.mean(dim=0), eps=1e-6)
+
+
+def members(network: nn.Module) -> list[nn.Module]:
+    """An ensemble's networks, or the one network itself."""
+    return list(network.members) if isinstance(network, Ensemble) else [network]
+
+
 class Discriminator(nn.Module):
     """Tells source maps from target maps: five 4x4 convolutions of stride 2.
 
@@ -134,7 +174,9 @@ class Discriminator(nn.Module):
 
 def build(config: NetworkConfig) -> nn.Module:
     """The network that a configuration describes, freshly initialised."""
-    return UNet(config) if isinstance(config, UNetConfig) else DeepLab(config)
+    if isinstance(config, UNetConfig):
+        return UNet(config)
+    return DeepLab(config) if isinstance(config, DeepLabConfig) else Ensemble(config)
 
 
 def to_input(pictures: Tensor) -> Tensor:
@@ -144,23 +186,18 @@ def to_input(pictures: Tensor) -> Tensor:
 
 def describe(config: NetworkConfig) -> dict[str, Any]:
     """A configuration as JSON-ready values, `architecture` among them; `parse` is its inverse."""
-    return {"architecture": "unet" if isinstance(config, UNetConfig) else "deeplab"} | asdict(
-        config
-    )
+    (name,) = (name for name, kind in ARCHITECTURES.items() if isinstance(config, kind))
+    return {"architecture": name} | asdict(config)
 
 
 def parse(described: Mapping[str, Any]) -> NetworkConfig:
     """Read back what `describe` wrote; ValueError for an architecture or field not known here."""
     fields = dict(described)
-    kinds: dict[str, type[UNetConfig] | type[DeepLabConfig]] = {
-        "unet": UNetConfig,
-        "deeplab": DeepLabConfig,
-    }
     architecture = fields.pop("architecture", None)
-    if architecture not in kinds:
-        raise ValueError(f"architecture {architecture!r} is none of {', '.join(kinds)}")
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture {architecture!r} is none of {', '.join(ARCHITECTURES)}")
     try:
-        return kinds[architecture](**fields)
+        return ARCHITECTURES[architecture](**fields)
     except TypeError as error:
         raise ValueError(f"{architecture}: {error}") from error
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fundus.anatomy.labels import disc_of
 from fundus.images import fov, roi
 from fundus.images.roi import Roi
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError
 from fundus.models.confidence import Calibration, calibrated
-from fundus.models.networks import to_input
+from fundus.models.networks import members, to_input
 
 TTA = 8
 """Flips and rotations by quarter turns that each picture is seen in (paper, section 4.2)."""
@@ -55,7 +55,7 @@ class Predictor:
         if not seen:
             return found
         crops = np.stack([roi.crop(images[i], square, side) for i, square in seen.items()])
-        maps = self._probabilities(DETECTOR, self._input(crops))[:, 0].cpu().numpy()
+        maps = self._probabilities(self.networks[DETECTOR], self._input(crops))[:, 0].cpu().numpy()
         for (i, square), disc in zip(seen.items(), maps, strict=True):
             found[i] = locate(
                 disc,
@@ -70,7 +70,8 @@ class Predictor:
         """(N, side, side, 3) uint8 RGB -> (N, 8 x networks, 2, side, side) float32 in [0, 1].
 
         Each map is disc (cup included), then cup, turned back into the ROI frame. `networks` are
-        roles; by default every segmenter of the bundle, source-only first: 8 or 16 maps.
+        roles; by default every segmenter of the bundle, source-only first. An ensemble's members
+        answer one by one, so that the spread over the maps says where they differ.
         """
         roles = tuple(networks or self.segmenters)
         missing = [role for role in roles if role not in self.networks]
@@ -78,7 +79,10 @@ class Predictor:
             raise BundleError(f"the bundle has no {missing[0] if missing else 'segmenter'}")
         pictures = self._input(crops)
         maps = [
-            undo(self._probabilities(role, do(pictures))) for role in roles for do, undo in turns()
+            undo(self._probabilities(network, do(pictures)))
+            for role in roles
+            for network in members(self.networks[role])
+            for do, undo in turns()
         ]
         return torch.stack(maps, dim=1).cpu().numpy()
 
@@ -86,9 +90,9 @@ class Predictor:
         return to_input(torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2))
 
     @torch.inference_mode()
-    def _probabilities(self, role: str, pictures: Tensor) -> Tensor:
+    def _probabilities(self, network: nn.Module, pictures: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            logits = self.networks[role](pictures.contiguous(memory_format=torch.channels_last))
+            logits = network(pictures.contiguous(memory_format=torch.channels_last))
         return logits.float().sigmoid()
 
 

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from fundus.anatomy import biomarkers
-from fundus.anatomy.postprocess import clean
 from fundus.augmentation import appearance, augment
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.models import losses
+from fundus.models.bundle import Thresholds
 from fundus.models.predictor import turns
 from fundus.training.recipes import AdaptationRecipe
 from fundus.training.source import (
@@ -55,11 +55,13 @@ class AdaptationLearner:
         validation: Crops,
         target: Crops,
         *,
+        thresholds: Thresholds,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.segmenter, self.discriminator, self.recipe = segmenter, discriminator, recipe
         self.train, self.validation, self.target = train, validation, target
+        self.thresholds = thresholds
         self.rank, self.world, self.seed = rank, world, recipe.seed
         if recipe.target_batch_norm:
             blend_batch_norm(unwrapped(segmenter), target.images, recipe.target_batch_norm)
@@ -101,7 +103,7 @@ class AdaptationLearner:
         """
         seen = self.target
         if self.recipe.method == "self-training":
-            seen = pseudo_labelled(self.average.module, self.target)
+            seen = pseudo_labelled(self.average.module, self.target, self.thresholds)
         ranked = {"rank": self.rank, "world": self.world}
         source = batches.batches(self.weights, self.share, seed=self.seed, epoch=epoch, **ranked)
         target = self._target_indices(len(seen), epoch)
@@ -177,7 +179,7 @@ class AdaptationLearner:
     def _source_weights(self) -> np.ndarray:
         """(N,) sampling weights of the source, by the recipe's `sampling`."""
         if self.recipe.sampling == "as-target":
-            seen = pseudo_labelled(self.average.module, self.target)
+            seen = pseudo_labelled(self.average.module, self.target, self.thresholds)
             return weights_like(self.train.vcdr, seen.vcdr)
         return sampling_weights(self.train.vcdr, self.recipe.sampling == "balanced")
 
@@ -195,15 +197,17 @@ class AdaptationLearner:
             )
 
 
-def pseudo_labelled(teacher: nn.Module, target: Crops, size: int = 16) -> Crops:
-    """The target with the teacher's labels: the mean over 8 turns, cleaned, thresholds 0.5.
+def pseudo_labelled(
+    teacher: nn.Module, target: Crops, thresholds: Thresholds, size: int = 16
+) -> Crops:
+    """The target with the teacher's labels: the mean over 8 turns, drawn as the bundle draws.
 
     Pictures in which the teacher finds no disc or no cup are left out, unless that leaves none.
     """
     maps = np.concatenate(
         [teach(teacher, target.images[i : i + size]) for i in range(0, len(target), size)]
     )
-    masks = np.stack([clean(one).mask for one in maps])
+    masks = np.stack([thresholds.draw(one).mask for one in maps])
     found = [biomarkers.vcdr(mask) for mask in masks]
     vcdr = np.array([np.nan if value is None else value for value in found])
     labelled = Crops(target.ids, target.images, torch.from_numpy(masks), vcdr)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fundus.anatomy import biomarkers, scores
 from fundus.anatomy.labels import cup_of, disc_of
-from fundus.anatomy.postprocess import clean
 from fundus.datasets.batches import Crops
+from fundus.models.bundle import Thresholds
 from fundus.models.predictor import turns
 from fundus.training.source import predict, validation_dice
 
@@ -72,12 +72,13 @@ def judge(
     adapted: nn.Module,
     validation: Crops,
     target: Crops,
+    thresholds: Thresholds,
     limits: Limits | None = None,
 ) -> tuple[Check, ...]:
     """All checks; the adapted segmenter may be published if each has passed."""
     limits = limits or Limits()
     before, after = (validation_dice(net, validation, 16) for net in (source_only, adapted))
-    seen, now = look(source_only, target), look(adapted, target)
+    seen, now = (look(net, target, thresholds) for net in (source_only, adapted))
     return (
         *(
             Check(f"source {name[4:]} Dice", dice, after[name], dice - limits.source_margin)
@@ -94,14 +95,14 @@ def judge(
     )
 
 
-def look(network: nn.Module, target: Crops, size: int = 16) -> Seen:
+def look(network: nn.Module, target: Crops, thresholds: Thresholds, size: int = 16) -> Seen:
     """Measure a segmenter on unlabelled crops."""
     agreement: list[float] = []
     vcdr: list[float] = []
     for start in range(0, len(target), size):
         for maps in _turned_maps(network, target.images[start : start + size]):
-            mask = clean(maps.mean(axis=0)).mask
-            agreement += [_agreement(clean(one).mask, mask) for one in maps]
+            mask = thresholds.draw(maps.mean(axis=0)).mask
+            agreement += [_agreement(thresholds.draw(one).mask, mask) for one in maps]
             if plausible(mask):
                 vcdr.append(biomarkers.vcdr(mask) or 0.0)
     return Seen(

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray.train
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from fundus.datasets.samples import LabelledSet
 from fundus.models import bundle as bundles
 from fundus.models import networks
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
-from fundus.models.networks import Discriminator
+from fundus.models.networks import DeepLabConfig, Discriminator, EnsembleConfig, NetworkConfig
 from fundus.training import certainty, curves, gate, loop
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import Row, Workers
@@ -91,12 +92,9 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     preprocessing = config.book.preprocessing
     described = recipe.described() | {"roi_scale": preprocessing.roi_scale}
     data = tuple(_described(s, "labelled source") for s in labelled)
-    first_weights = _first_weights(recipe, config)
 
-    def make_learner() -> SourceLearner:
-        context = ray.train.get_context()
-        network = networks.build(recipe.network)
-        network.load_state_dict(first_weights)
+    def read() -> tuple[Crops, Crops]:
+        """To learn from, and to validate on."""
         crops = batches.join(
             [
                 batches.frames(s, recipe.side)
@@ -106,24 +104,15 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
             ]
         )
         learn, validate = batches.split(len(crops))
-        return SourceLearner(
-            loop.synchronised(network),
-            recipe,
-            crops.take(learn),
-            crops.take(validate),
-            rank=context.get_world_rank(),
-            world=context.get_world_size(),
-        )
+        return crops.take(learn), crops.take(validate)
 
-    name = run_name(config.role, described, data, config.encoder, config.from_scratch)
-    state, history = loop.fit(
-        make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
-    )
-    network = Network(recipe.network, kept(state), described, data, scores_of(history))
+    found = [_train_member(each, config, read, data) for each in _members(recipe)]
+    weights, history = _joined([w for w, _ in found]), _mean_history([h for _, h in found])
+    network = Network(_config_of(recipe), weights, described, data, scores_of(history))
     if config.role == DETECTOR:
         validation = _detector_validation(labelled, recipe)
-        calibration, found = certainty.calibrate(network.build(), validation, recipe)
-        network = replace(network, scores=network.scores | rounded(found))
+        calibration, shares = certainty.calibrate(network.build(), validation, recipe)
+        network = replace(network, scores=network.scores | rounded(shares))
         known = replace(known, thresholds=replace(known.thresholds, confidence=calibration))
     trained = known.with_network(config.role, network)
     if config.role == SOURCE_ONLY:
@@ -131,6 +120,62 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     bundles.save(trained, config.bundle)
     curves.save(history, config.bundle, config.role)
     return trained, history
+
+
+def _train_member(
+    recipe: Recipe,
+    config: TrainConfig,
+    read: Callable[[], tuple[Crops, Crops]],
+    data: tuple[dict[str, Any], ...],
+) -> tuple[dict[str, Tensor], list[Row]]:
+    """One training of one network: the weights that it keeps, and every epoch's figures."""
+    first_weights = _first_weights(recipe, config)
+    scale = config.book.preprocessing.roi_scale
+
+    def make_learner() -> SourceLearner:
+        context = ray.train.get_context()
+        network = networks.build(recipe.network)
+        network.load_state_dict(first_weights)
+        return SourceLearner(
+            loop.synchronised(network),
+            recipe,
+            *read(),
+            rank=context.get_world_rank(),
+            world=context.get_world_size(),
+        )
+
+    described = recipe.described() | {"roi_scale": scale}
+    name = run_name(config.role, described, data, config.encoder, config.from_scratch)
+    state, history = loop.fit(
+        make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
+    )
+    return kept(state), history
+
+
+def _members(recipe: Recipe) -> list[Recipe]:
+    """The recipe once for each member, seeds counted up from its own."""
+    return [replace(recipe, seed=recipe.seed + i, members=1) for i in range(recipe.members)]
+
+
+def _config_of(recipe: Recipe) -> NetworkConfig:
+    if recipe.members > 1 and isinstance(recipe.network, DeepLabConfig):
+        return EnsembleConfig(recipe.network, recipe.members)
+    return recipe.network
+
+
+def _joined(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The members' weights as those of their ensemble; a single one's as they are."""
+    if len(weights) == 1:
+        return weights[0]
+    return {f"members.{i}.{k}": v for i, each in enumerate(weights) for k, v in each.items()}
+
+
+def _mean_history(histories: list[list[Row]]) -> list[Row]:
+    """Each epoch's figures, the mean over members."""
+    return [
+        {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        for rows in zip(*histories, strict=True)
+    ]
 
 
 def adapt(config: AdaptConfig) -> Adaptation:
@@ -166,6 +211,7 @@ def adapt(config: AdaptConfig) -> Adaptation:
             loop.synchronised(discriminator),
             recipe,
             *read(),
+            thresholds=start.thresholds,
             rank=context.get_world_rank(),
             world=context.get_world_size(),
         )
@@ -176,7 +222,7 @@ def adapt(config: AdaptConfig) -> Adaptation:
     )
     network = Network(source_only.config, kept(state), described, data, scores_of(history))
     _, validation, target = read()
-    checks = gate.judge(source_only.build(), network.build(), validation, target)
+    checks = gate.judge(source_only.build(), network.build(), validation, target, start.thresholds)
     network = replace(network, scores=network.scores | {"gate": gate.report(checks)})
     adapted = start.with_network(ADAPTED, network)
     curves.save(history, config.storage / name, ADAPTED)
@@ -218,16 +264,18 @@ def _detector_validation(labelled: Sequence[LabelledSet], recipe: Recipe) -> Cro
 
 
 def _start(config: TrainConfig) -> Bundle:
-    """The bundle in the folder, or an empty one, with the preprocessing that this training sets."""
-    wanted = config.book.preprocessing
+    """The bundle in the folder, or an empty one, with what this training sets in it."""
+    wanted, levels = config.book.preprocessing, config.book.thresholds
     if not (config.bundle / "bundle.json").exists():
-        return Bundle({}, preprocessing=wanted)
+        return Bundle({}, preprocessing=wanted, thresholds=levels)
     known = bundles.load(config.bundle)
     if config.role == DETECTOR:
         kept = replace(known.preprocessing, detector_side=wanted.detector_side)
-    else:
-        kept = replace(wanted, detector_side=known.preprocessing.detector_side)
-    return replace(known, preprocessing=kept)
+        return replace(known, preprocessing=kept)
+    kept = replace(wanted, detector_side=known.preprocessing.detector_side)
+    found = known.thresholds
+    levels = replace(levels, disc_found=found.disc_found, confidence=found.confidence)
+    return replace(known, preprocessing=kept, thresholds=levels)
 
 
 def _first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:

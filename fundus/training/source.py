@@ -30,7 +30,8 @@ def source_step(
     """Labelled source pictures -> scalar `loss_seg_src`, not yet differentiated, and the logits.
 
     One map is the detector's disc: Dice and cross-entropy, so that a frame without a disc teaches
-    too. Two maps are disc and cup: equation 1 of the paper, and `cross_entropy` times its mean.
+    too. Two maps are disc and cup: equation 1 of the paper, and `cross_entropy` times its mean;
+    where nobody outlined the cup, the disc alone teaches.
     """
     pictures, labels = batch
     logits = forward(segmenter, pictures, precision)
@@ -39,6 +40,9 @@ def source_step(
         disc = maps[:, :1]
         dice = losses.dice_loss(logits.sigmoid(), disc)[0]
         return dice + F.binary_cross_entropy_with_logits(logits, disc), logits
+    # An answer that stands as its own label pulls nowhere: every loss is flat there.
+    unknown = batches.cup_unknown(labels).to(logits.device)
+    maps[unknown, 1] = logits[unknown, 1].detach().sigmoid()
     loss = losses.segmentation_loss(logits, maps)
     if cross_entropy:
         loss = loss + cross_entropy * F.binary_cross_entropy_with_logits(logits, maps)
@@ -142,10 +146,16 @@ def validation_dice(network: nn.Module, crops: Crops, size: int) -> dict[str, fl
         [predict(network, crops.images[i : i + size]) for i in range(0, len(crops), size)]
     )
     truth = batches.to_maps(crops.masks).numpy() > 0.5
+    labelled = np.ones(truth.shape[:2], bool)
+    labelled[:, 1] = ~batches.cup_unknown(crops.masks).numpy()
     names = ("val_disc", "val_cup")[: predicted.shape[1]]
     return {
         name: scores.summarise_mean(
-            [scores.dice(p[i] > 0.5, t[i]) for p, t in zip(predicted, truth, strict=True)]
+            [
+                scores.dice(p[i] > 0.5, t[i])
+                for p, t, known in zip(predicted, truth, labelled, strict=True)
+                if known[i]
+            ]
         ).value
         or 0.0
         for i, name in enumerate(names)
