@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fundus.models.bundle import ADAPTED
+from fundus.screening import metrics
 from fundus.training import session
 from fundus.training.recipes import BOOKS, METHODS, changed
 from fundus.training.runs import AdaptConfig, adapt
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = parse(arguments)
         with session.ray_session():
             result = adapt(config)
+            metrics.count_gate(published=result.published)
     except (ValueError, OSError) as error:
         print(f"adapt: {error}", file=sys.stderr)
         return 2

@@ -6,11 +6,13 @@ import time
 
 import pytest
 from fault_proxy import BUSY, RESET, RESET_BODY, STALL, TRUNCATE, Fault, FaultProxy
+from s3_server import Server
 
 from fundus.storage import objects
 from fundus.storage.entries import Entry
 from fundus.storage.fetch import FetchFailed, Retry, fetch, fetch_many, retries
 from fundus.storage.listing import walk
+from fundus.storage.places import open_place
 
 pytestmark = pytest.mark.s3
 QUICK = Retry(tries=5, first_s=0.02, longest_s=0.1, stall_s=0.5, deadline_s=20)
@@ -94,6 +96,30 @@ def test_patience_ends_after_so_many_tries_and_after_so_long(eye, faults):
     start = time.monotonic()
     reason(eye, Retry(tries=99, first_s=0.05, longest_s=0.2, deadline_s=1))
     assert time.monotonic() - start < 3
+
+
+def test_a_server_that_is_killed_and_comes_back_is_waited_for(tmp_path, monkeypatch):
+    with Server(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        archive = f"s3://{server.bucket()}/eyes"
+        place = open_place(archive)
+        etag = place.put("eye.jpg", EYE)
+        looks = (
+            lambda: fetch(f"{archive}/eye.jpg", etag) == EYE,
+            lambda: [entry.uri for entry in walk(archive)] == [f"{archive}/eye.jpg"],
+        )
+        for look in looks:
+            server.kill()
+            again = threading.Timer(1, server.start)
+            again.start()
+            assert look()
+            again.join()
+        server.kill()
+        monkeypatch.setattr("fundus.storage.places.PATIENT", QUICK)
+        for look in (lambda: walk(archive, retry=QUICK), lambda: open_place(archive)):
+            with pytest.raises(ValueError, match="the connection to the storage failed"):
+                look()
 
 
 def test_what_will_not_pass_is_not_tried_again(s3, bucket, eye, faults, monkeypatch):

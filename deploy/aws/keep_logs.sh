@@ -12,7 +12,8 @@ logs=${RAY_LOGS:-/tmp/ray/session_latest/logs}
 exec 9>"${TMPDIR:-/tmp}/fundus-keep-logs.lock"
 flock --nonblock 9 || exit 0
 while :; do
-    # A log that grows while it is read is copied again the next time.
-    aws s3 sync --quiet --no-follow-symlinks "$logs/" "$place/$(hostname)/" || true
+    # Its own path, since session_latest is a link and links are not followed. A log that grows while
+    # it is read is copied again the next time.
+    aws s3 sync --quiet --no-follow-symlinks "$(realpath "$logs")" "$place/$(hostname)/" || true
     sleep "${KEEP_LOGS_EVERY:-60}"
 done

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 EFFICIENCY = 0.9
-"""Share of a pool's time that goes into pictures, in `benchmarks/simulate_cluster.py`."""
+"""Share of a pool's time that goes into pictures; 0.92 in `benchmarks/simulate_cluster.py`."""
 START_HOURS = 8 / 60
 """A node's boot and installation. An estimate: no node has been started on AWS yet."""
 

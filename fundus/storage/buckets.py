@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from fundus.storage import entries, s3
 from fundus.storage.archives import opened
 from fundus.storage.entries import Entry, Wanted
-from fundus.storage.retry import Retry
+from fundus.storage.retry import Retry, StorageFailed
 from fundus.storage.uris import is_archive, split_s3
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ def existing_prefix(archive: str, retry: Retry) -> tuple[str, str]:
     prefix = key.strip("/") + "/" if key.strip("/") else ""
     try:
         page = _page(retry, Bucket=bucket, Prefix=prefix)
-    except s3.Refused as refused:
-        raise ValueError(f"the archive {archive} cannot be listed: {refused.reason}") from refused
+    except StorageFailed as failed:
+        raise ValueError(f"the archive {archive} cannot be listed: {failed.reason}") from failed
     if not page.get("Contents"):
         raise ValueError(f"the archive {archive} is not there: nothing lies below it")
     return bucket, prefix

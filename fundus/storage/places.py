@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from fundus.storage import s3
 from fundus.storage.folder_place import FolderPlace
-from fundus.storage.retry import PATIENT, patiently
+from fundus.storage.retry import PATIENT, StorageFailed, patiently
 from fundus.storage.uris import S3, checked_name, join_s3, local_folder, scheme_of, split_s3
 
 
@@ -129,8 +129,8 @@ def open_place(uri: str) -> Place:
         place = S3Place(*split_s3(uri))
         try:
             s3.patient("list_objects_v2", PATIENT, Bucket=place.bucket, MaxKeys=1)
-        except s3.Refused as refused:
-            raise ValueError(f"results cannot lie in {place.uri}: {refused.reason}") from refused
+        except StorageFailed as failed:
+            raise ValueError(f"results cannot lie in {place.uri}: {failed.reason}") from failed
         return place
     if scheme_of(uri) not in ("", "file"):
         raise ValueError(f"results lie in a folder or on s3://, not on {scheme_of(uri)}://")

@@ -15,7 +15,13 @@ from fundus.storage.retry import PATIENT, Passing, Retry, StorageFailed, patient
 
 FAILURES = (failures.ClientError, failures.BotoCoreError, ResponseParserError, HTTPError)
 """What boto3 raises where a request or its reply goes wrong, in a body too."""
-BROKEN = (failures.HTTPClientError, failures.IncompleteReadError, ResponseParserError, HTTPError)
+BROKEN = (
+    failures.ConnectionError,
+    failures.HTTPClientError,
+    failures.IncompleteReadError,
+    ResponseParserError,
+    HTTPError,
+)
 CONNECTIONS = 32
 CONNECT_S = 10
 PASSING_HTTP = {408, 409, 425, 429, 500, 502, 503, 504}
