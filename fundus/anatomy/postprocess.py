@@ -66,13 +66,14 @@ def oval(inside: np.ndarray) -> np.ndarray:
     rows, columns = np.nonzero(inside)
     if len(rows) < 3:
         return inside
-    spread = np.cov(np.stack([columns, rows]))
+    spread = np.cov(columns, rows)
     determinant = np.linalg.det(spread)
     if determinant < 1e-6:
         return inside
-    y, x = np.indices(inside.shape)
-    offset = np.stack([x - columns.mean(), y - rows.mean()])
-    distance = np.einsum("ihw,ij,jhw->hw", offset, np.linalg.inv(spread), offset)
+    (xx, xy), (_, yy) = np.linalg.inv(spread)
+    x = np.arange(inside.shape[1]) - columns.mean()
+    y = np.arange(inside.shape[0])[:, None] - rows.mean()
+    distance = xx * x**2 + 2 * xy * x * y + yy * y**2
     return distance <= len(rows) / (np.pi * np.sqrt(determinant))
 
 
