@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import ray
 
+from fundus.screening import logs
+
 
 @contextmanager
 def ray_session() -> Iterator[None]:
@@ -13,7 +15,7 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(logging_level=logging.ERROR)
+    ray.init(logging_level=logging.ERROR, **logs.ray_options())
     try:
         yield
     finally:
