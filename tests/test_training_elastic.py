@@ -1,9 +1,9 @@
 """Workers come and go: a training uses what is there, and outlives a machine's announced end."""
 
+import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import ray
 import torch
-from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
 from fundus.training import loop
@@ -46,46 +45,46 @@ class Counting:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cluster, Any]]:
+def cluster() -> Iterator[tuple[Cluster, Any]]:
     """A head with a CPU, and a second machine with another, on this one."""
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    second = cluster.add_node(num_cpus=1)
-    ray.init(address=cluster.address)
-    yield cluster, second
-    ray.shutdown()
-    cluster.shutdown()
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        yield machines, machines.add_node(num_cpus=1)
+    finally:
+        machines.shutdown()
 
 
 @pytest.mark.slow
 def test_a_training_outlives_the_announced_end_of_a_machine(
-    cluster: tuple[Cluster, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cluster: tuple[Cluster, Any], tmp_path: Path
 ) -> None:
     machines, second = cluster
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    found: dict[str, Any] = {}
-
-    def train() -> None:
-        found["state"], found["history"] = loop.fit(
-            Counting, EPOCHS, name="t", storage=tmp_path, workers=Workers(1, 2, cpus=0.9)
+    said = tmp_path / "log"
+    with said.open("w") as log:
+        # A process of its own: this one may have another Ray.
+        training = subprocess.Popen(
+            [sys.executable, __file__, machines.address, str(tmp_path)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"},
         )
-
-    training = threading.Thread(target=train)
-    training.start()
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("t/checkpoint_*")):
-        assert training.is_alive() and time.monotonic() < deadline
-        time.sleep(0.2)
-    drain(machines.address, second.node_id)
-    time.sleep(4)
-    machines.remove_node(second, allow_graceful=False)
-    training.join(timeout=180)
-    assert not training.is_alive()
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("t/checkpoint_*")):
+            assert training.poll() is None and time.monotonic() < deadline, said.read_text()
+            time.sleep(0.2)
+        drain(machines.address, second.node_id)
+        time.sleep(4)
+        machines.remove_node(second, allow_graceful=False)
+        assert training.wait(timeout=240) == 0, said.read_text()
+    finally:
+        training.kill()
+    found = json.loads((tmp_path / "found.json").read_text())
     assert [row["epoch"] for row in found["history"]] == list(range(1, EPOCHS + 1))
     worlds = [row["world"] for row in found["history"]]
     assert worlds[0] == 2 and worlds[-1] == 1, worlds
-    assert "this machine is to go: checkpoint after step" in capfd.readouterr().err
-    assert found["state"]["network"]["weight"].item() == EPOCHS * STEPS, "steps lost or done twice"
+    assert "this machine is to go: checkpoint after step" in said.read_text()
+    assert found["weight"] == EPOCHS * STEPS, "steps lost or done twice"
 
 
 def drain(address: str, node: str) -> None:
@@ -96,3 +95,13 @@ def drain(address: str, node: str) -> None:
         *("--reason-message", "spot", "--deadline-remaining-seconds", "30"),
     ]
     subprocess.run(command, check=True, env=os.environ, capture_output=True)
+
+
+if __name__ == "__main__":
+    address, storage = sys.argv[1:]
+    ray.init(address=address)
+    state, history = loop.fit(
+        Counting, EPOCHS, name="t", storage=Path(storage), workers=Workers(1, 2, cpus=0.9)
+    )
+    weight = state["network"]["weight"].item()
+    (Path(storage) / "found.json").write_text(json.dumps({"history": history, "weight": weight}))
