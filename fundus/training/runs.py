@@ -186,6 +186,7 @@ def _mean_history(histories: list[list[Row]]) -> list[Row]:
     """Each epoch's figures, the mean over members."""
     return [
         {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        | {"epoch": rows[0]["epoch"]}
         for rows in zip(*histories, strict=True)
     ]
 
