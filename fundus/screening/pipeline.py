@@ -87,7 +87,7 @@ def _screen(
     say(f"{todo.num_rows} to screen, {wanted.num_rows - todo.num_rows} staged by an earlier try")
     if todo.num_rows:
         _prepare()
-        _follow(_rows(config, bundle, run, todo), todo.num_rows, say)
+        _follow(_rows(config, bundle, place, run, todo), todo.num_rows, say)
     found = runs.staged(place, run)
     publish.reconcile(wanted, found)
     following = publish.publish(place, run, current, etag, wanted, found, claim)
@@ -130,7 +130,7 @@ def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventor
     return listed
 
 
-def _rows(config: Screening, bundle: Bundle, run: Run, todo: pa.Table) -> Dataset:
+def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Table) -> Dataset:
     """The chain: object -> pictures -> disc -> crop -> maps -> measures -> file."""
     shared = ray.put(bundle)
     where = placement(reachable(), logs.name_run(run.run_id))
@@ -169,10 +169,12 @@ def _rows(config: Screening, bundle: Bundle, run: Run, todo: pa.Table) -> Datase
     )
     if config.dicom_out:
         measured = measured.map_batches(
-            dicom.WriteObjects(config.dicom_out, run), batch_format="pyarrow", **where.light
+            dicom.WriteObjects(open_place(config.dicom_out).uri, run),
+            batch_format="pyarrow",
+            **where.light,
         )
     return measured.map_batches(
-        stages.Write(config.results, run),
+        stages.Write(place.uri, run),
         batch_size=ROWS_A_FILE,
         batch_format="pyarrow",
         **where.light,
