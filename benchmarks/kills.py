@@ -21,6 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,7 +158,8 @@ def run(given: argparse.Namespace, server: Server) -> int:
                 driver = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
                 if number and tries == 1:
                     delay = draw.uniform(0.1, usual)
-                    time.sleep(delay)
+                    with suppress(subprocess.TimeoutExpired):
+                        driver.wait(delay)
                     hit = kill(VICTIMS[number % 3], driver, server, draw)
                 code = driver.wait()
                 log.seek(0)
