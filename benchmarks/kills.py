@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs="*", help="more for jobs/screen.py, after --")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
-        os.environ.update(server.environment | {"OMP_NUM_THREADS": "1"})
+        os.environ.update(server.environment | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"})
         return run(given, server)
 
 

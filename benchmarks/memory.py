@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=640, help="pixels of the frames' longer side")
     parser.add_argument("arguments", nargs="*", help="more for jobs/screen.py, after --")
     given = parser.parse_args(arguments)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"}
     found = []
     for count in given.frames:
         with tempfile.TemporaryDirectory() as scratch:

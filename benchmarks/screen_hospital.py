@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs="*", help="more for jobs/screen.py, after --")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
-        os.environ.update(server.environment | {"OMP_NUM_THREADS": "1"})
+        os.environ.update(server.environment | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"})
         place = f"s3://{server.bucket()}"
         hospital = build(open_place(f"{place}/archive"), given.data, given.count, given.seed)
         for kind, number in sorted(hospital.kinds.items()):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from s3_server import Server
 
 # Set before anything imports torch. Two threads that meet on two busy cores wait for each other at
@@ -15,6 +16,11 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+# A property is no benchmark: on a busy machine an example may take its time.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +60,7 @@ def ray_local(s3_address: Server) -> Iterator[None]:
     """One Ray on this machine for every test that wants it."""
     import ray
 
-    ray.init(num_cpus=4, object_store_memory=200_000_000, include_dashboard=False)
+    # Local, whatever cluster another process of this machine has started.
+    ray.init("local", num_cpus=4, object_store_memory=200_000_000, include_dashboard=False)
     yield
     ray.shutdown()
