@@ -1,5 +1,6 @@
 """Kills and faults, short: what `benchmarks/kills.py` and `screen_hospital.py` do at length."""
 
+import os
 from pathlib import Path
 
 import kills
@@ -23,12 +24,14 @@ def test_nothing_is_lost_or_comes_twice_whatever_is_killed(
     bundle: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert kills.main(["--count", "3", "--objects", "8", *bundle]) == 0
-    said = capsys.readouterr().out
-    assert "driver" in said and "0 wrong" in said
+    assert "0 wrong" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.s3
+@pytest.mark.skipif(
+    not os.environ.get("FUNDUS_LONG"), reason="stalls make it minutes long: set FUNDUS_LONG=1"
+)
 def test_a_hospitals_archive_comes_through_faults_as_it_does_without(
     fundus_data: Path, bundle: list[str]
 ) -> None:
