@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fundus.storage.places import Place
+from fundus.storage.retry import StorageFailed
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Claim:
         while not self.stopped.wait(BEAT_S):
             try:
                 self.renew()
-            except Exception as error:
+            except (StorageFailed, OSError) as error:
                 log.warning("the claim could not be renewed (%s)", type(error).__name__)
 
     def renew(self) -> None:
