@@ -34,20 +34,20 @@ from fundus.ledger import inventory
 from fundus.ledger.runs import Run
 from fundus.models import bundle as bundles
 from fundus.models.bundle import Bundle
-from fundus.screening import stages
+from fundus.screening import columns, light, models, reading
 from fundus.screening.settings import Screening
 from fundus.storage.listing import walk
 
 PICTURE_STAGES = ("read", "locate", "crop", "segment", "measure")
 
 
-def timed(work: Callable[[stages.Batch], Any], batch: stages.Batch) -> tuple[Any, float]:
+def timed(work: Callable[[columns.Batch], Any], batch: columns.Batch) -> tuple[Any, float]:
     start = time.perf_counter()
     result = work(batch)
     return result, time.perf_counter() - start
 
 
-def one_picture(batch: stages.Batch, chain: dict[str, Callable]) -> dict[str, float] | None:
+def one_picture(batch: columns.Batch, chain: dict[str, Callable]) -> dict[str, float] | None:
     """Seconds by stage of a batch of one picture; None when it is not measured to the end."""
     seconds = {}
     for name, work in chain.items():
@@ -64,16 +64,16 @@ def chain_of(config: Screening, bundle: Bundle) -> dict[str, Callable]:
     shared = ray.put(bundle)
     run = Run("20270131T000000Z-000000", bundle.digest, config.settings)
     works = (
-        stages.Read(config, None),
-        stages.Locate(shared, config.crops),
-        partial(stages.crop, side=bundle.preprocessing.roi_side),
-        stages.Segment(shared),
-        stages.Measure(bundle.thresholds, bundle.risk, run),
+        reading.Read(config.gradability, crops=config.crops, keep_header=False, subject_key=None),
+        models.Locate(shared, config.crops),
+        partial(light.crop, side=bundle.preprocessing.roi_side),
+        models.Segment(shared),
+        light.Measure(bundle.thresholds, bundle.risk, run),
     )
     return dict(zip(PICTURE_STAGES, works, strict=True))
 
 
-def batches(archive: str, limit: int) -> list[stages.Batch]:
+def batches(archive: str, limit: int) -> list[columns.Batch]:
     """One batch an object, as the first stage takes it, spread over the archive."""
     with tempfile.TemporaryDirectory() as folder:
         listed = inventory.write(walk(archive), Path(folder), str)

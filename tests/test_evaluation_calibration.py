@@ -11,7 +11,7 @@ from fundus.evaluation.calibration import Eyes, cross_validate, fit, folds
 from fundus.images.roi import Roi
 from fundus.models import bundle as bundles
 from fundus.models.predictor import Predictor
-from fundus.screening import stages
+from fundus.screening import columns, light, models
 
 
 def drawn_eyes(count, slope, seed=0, spread=0.0):
@@ -74,15 +74,15 @@ def test_cross_validation_finds_a_law_calibrated_and_its_threshold_as_stated():
 
 @pytest.mark.parametrize("crops", [False, True])
 def test_a_picture_is_measured_as_screening_measures_it(monkeypatch, crops):
-    monkeypatch.setattr(stages.ray, "get", lambda bundle: bundle)
+    monkeypatch.setattr(models.ray, "get", lambda bundle: bundle)
     bundle = bundles.load(bundles.default_folder())
     images = [draw(camera, 3).image for camera in (clinic(), hospital())]
     nothing = np.zeros((1, 1, 1, 1), np.float32)
     batch = batch_of([nothing] * 2, [Roi(0, 0, 1)] * 2, ["ok", "ok"])
-    batch["image"] = stages._tensors(images)
-    batch = stages.Locate(bundle, crops)(batch)
-    batch = stages.Segment(bundle)(stages.crop(batch, side=bundle.preprocessing.roi_side))
-    table = stages.Measure(bundle.thresholds, None, RUN)(batch)
+    batch["image"] = columns.tensors(images)
+    batch = models.Locate(bundle, crops)(batch)
+    batch = models.Segment(bundle)(light.crop(batch, side=bundle.preprocessing.roi_side))
+    table = light.Measure(bundle.thresholds, None, RUN)(batch)
     for screened, image in zip(table.to_pylist(), images, strict=True):
         eye = calibration.measure_picture(image, Predictor(bundle), disc_crops=crops)
         assert (screened["vcdr"], screened["vcdr_sd"]) == pytest.approx(

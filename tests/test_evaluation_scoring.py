@@ -13,8 +13,9 @@ from fundus.evaluation import scoring, tables
 from fundus.evaluation.scoring import EvaluationError, evaluate
 from fundus.evaluation.sheet import EXPERT, PREDICTED, Tile, draw_sheet
 from fundus.images import roi
-from fundus.models.bundle import ADAPTED, SOURCE_ONLY, Thresholds
+from fundus.models.bundle import ADAPTED, SOURCE_ONLY
 from fundus.models.predictor import Detection
+from fundus.models.thresholds import Thresholds
 
 SIDE = 64
 

@@ -104,16 +104,6 @@ def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
         bundles.load(folder)
 
 
-def test_weights_in_half_precision_load_as_well(tmp_path: Path) -> None:
-    bundle = tiny_bundle()
-    network = bundle.networks[SOURCE_ONLY]
-    halved = Network(network.config, bundles.half(network.weights))
-    bundles.save(bundle.with_network(SOURCE_ONLY, halved), tmp_path)
-    picture = torch.rand(1, 3, 32, 32)
-    again = bundles.load(tmp_path).networks[SOURCE_ONLY].build()
-    assert torch.allclose(network.build()(picture), again(picture), atol=0.05)
-
-
 def test_a_risk_model_travels_under_the_digest(folder: Path) -> None:
     plain = bundles.load(folder)
     assert plain.risk is None and "risk" not in json.loads((folder / "bundle.json").read_text())

@@ -28,7 +28,8 @@ from fundus.datasets.public import LAYOUTS, open_set
 from fundus.datasets.synthetic import clinic, hospital, write_archive
 from fundus.ledger import row
 from fundus.models import bundle as bundles
-from fundus.models.bundle import ADAPTED, SOURCE_ONLY, Thresholds
+from fundus.models.bundle import ADAPTED, SOURCE_ONLY
+from fundus.models.thresholds import Thresholds
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

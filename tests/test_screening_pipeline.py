@@ -29,7 +29,7 @@ from fundus.models.bundle import (
     Preprocessing,
     Thresholds,
 )
-from fundus.screening import pipeline, report, stages, standing
+from fundus.screening import light, pipeline, report, standing
 from fundus.screening.settings import Screening
 from fundus.storage.places import open_place
 
@@ -295,7 +295,7 @@ def test_a_fault_of_our_own_ends_the_run_loudly(ray_local, tmp_path, monkeypatch
     def faulty(batch, **_):
         raise KeyError("a fault of our own")
 
-    monkeypatch.setattr(stages, "crop", faulty)
+    monkeypatch.setattr(light, "crop", faulty)
     config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
     with pytest.raises(Exception, match="a fault of our own"):
         pipeline.screen(config, tiny_bundle())

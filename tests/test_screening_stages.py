@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,9 +9,8 @@ from test_images_decode import SMOOTH, saved
 
 from fundus.images.roi import Roi
 from fundus.ledger.runs import Run
-from fundus.models.bundle import Thresholds
-from fundus.screening import stages
-from fundus.screening.settings import Screening
+from fundus.models.thresholds import Thresholds
+from fundus.screening import columns, light, reading
 from fundus.storage.listing import walk
 
 RUN = Run("r", "b", "frames")
@@ -46,12 +48,12 @@ def batch_of(maps_of_rows, rois, statuses):
         "roi_x": np.array([r.x for r in rois]),
         "roi_y": np.array([r.y for r in rois]),
         "roi_size": np.array([r.size for r in rois]),
-        "maps": stages._tensors(maps_of_rows),
+        "maps": columns.tensors(maps_of_rows),
     }
 
 
 def measured(batch, risk=None):
-    return stages.Measure(Thresholds(), risk, RUN)(batch).to_pylist()
+    return light.Measure(Thresholds(), risk, RUN)(batch).to_pylist()
 
 
 @pytest.mark.parametrize("roi", [Roi(311.7, -20.4, 612.3), Roi(10, 10, 256), Roi(5, 7, 90.5)])
@@ -130,7 +132,7 @@ def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
             "error": "",
         }.items()
     }
-    read = stages.Read(Screening("a", "b", gradability="off"), None)
+    read = reading.Read("off", crops=False, keep_header=False, subject_key=None)
     assert read(batch)["status"][0] == "ok"
     assert batch["status"][0] == ""  # the batch that came in is not written to
 
@@ -143,10 +145,17 @@ def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
 
 
 def test_a_batch_that_is_written_again_replaces_its_own_file(tmp_path):
-    rows = stages.Measure(Thresholds(), None, RUN)(
+    rows = light.Measure(Thresholds(), None, RUN)(
         batch_of([maps(80)] * 2, [Roi(0, 0, 256)] * 2, ["ok", "ok"])
     )
-    write = stages.Write(str(tmp_path), RUN)
+    write = light.Write(str(tmp_path), RUN)
     assert write(rows)["status"].to_pylist() == write(rows)["status"].to_pylist() == ["ok", "ok"]
     write(rows.slice(1))
     assert len(list((tmp_path / RUN.staged).glob("*.parquet"))) == 2
+
+
+def test_the_processes_that_hold_no_network_do_not_load_torch() -> None:
+    rooms = "fundus.screening.reading, fundus.screening.light"
+    loads = f"import sys, {rooms}; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"

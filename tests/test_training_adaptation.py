@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fundus.datasets.batches import Crops
-from fundus.models.bundle import Thresholds
 from fundus.models.networks import DeepLab, DeepLabConfig, Discriminator
+from fundus.models.thresholds import Thresholds
 from fundus.training.adaptation import AdaptationLearner, freeze_batch_norm
 from fundus.training.recipes import AdaptationRecipe
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fundus.datasets.batches import Crops
-from fundus.models.bundle import Thresholds
+from fundus.models.thresholds import Thresholds
 from fundus.training import gate
 
 SIDE = 64

@@ -16,8 +16,8 @@ import torch
 from fundus.datasets.batches import disc_crops
 from fundus.datasets.public import open_set
 from fundus.models import bundle as bundles
-from fundus.models.bundle import Thresholds
 from fundus.models.networks import DeepLabConfig, Discriminator, build
+from fundus.models.thresholds import Thresholds
 from fundus.training import loop
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import run_epochs, seed_generators

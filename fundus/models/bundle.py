@@ -18,15 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
-from fundus.anatomy.postprocess import Cleaned, clean
 from fundus.anatomy.risk import RiskModel
 from fundus.models import networks
+from fundus.models.thresholds import Thresholds
 
 FORMAT = 1
 DETECTOR, SOURCE_ONLY, ADAPTED = ROLES = ("detector", "source_only", "adapted")
@@ -47,35 +45,6 @@ class Preprocessing:
     """Side of the segmenter's input and of its maps, ROI pixels."""
     roi_scale: float = 1.7
     """Side of the ROI in diameters of the detected disc."""
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Where probabilities become decisions."""
-
-    disc_found: float = 0.5
-    """Confidence from which a disc counts as found."""
-    disc: float = 0.5
-    """Probability from which a pixel is disc."""
-    cup: float = 0.5
-    """Probability from which a pixel is cup."""
-    ovals: bool | None = None
-    """Draw disc and cup as ellipses (fundus.anatomy.postprocess); None and False: as they come."""
-    confidence: tuple[float, float] | None = None
-    """Slope and offset that make a detector map's peak a share of right answers
-    (fundus.models.confidence); None: the peak as it is."""
-
-    def __post_init__(self) -> None:
-        if self.confidence is not None:
-            object.__setattr__(self, "confidence", tuple(self.confidence))
-
-    def draw(self, maps: np.ndarray) -> Cleaned:
-        """The clean mask of (2, S, S) probabilities, disc then cup."""
-        return clean(maps, disc_threshold=self.disc, cup_threshold=self.cup, ovals=bool(self.ovals))
-
-    def described(self) -> dict[str, Any]:
-        """JSON-ready values, unset ones left out: a bundle without them keeps its digest."""
-        return {k: v for k, v in vars(self).items() if v is not None}
 
 
 @dataclass(frozen=True)
@@ -257,8 +226,3 @@ def _replace(file: Path, content: bytes) -> None:
     partial = file.with_suffix(file.suffix + ".partial")
     partial.write_bytes(content)
     partial.replace(file)
-
-
-def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights rounded to 16-bit floats, for bundles that travel; loading restores 32 bits."""
-    return {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in weights.items()}

@@ -8,7 +8,7 @@ from fundus.anatomy.biomarkers import Biomarkers, Laterality, measure, vcdr
 from fundus.anatomy.labels import disc_of
 from fundus.images import roi
 from fundus.images.roi import Roi
-from fundus.models.bundle import Thresholds
+from fundus.models.thresholds import Thresholds
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from fundus.ledger.current import Current
 from fundus.ledger.inventory import Inventory
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Bundle
-from fundus.screening import dicom, logs, report, stages
+from fundus.screening import dicom, light, logs, models, reading, report
 from fundus.screening.placement import placement, reachable, tune
 from fundus.screening.settings import Screening
 from fundus.storage.entries import Entry
@@ -140,30 +140,35 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
     slices = [todo.slice(start, share) for start in range(0, todo.num_rows, share)]
     objects = ray.data.from_arrow(slices)
     pictures = objects.map_batches(
-        stages.Read,
-        fn_constructor_args=(config, pseudonyms.key()),
+        reading.Read,
+        fn_constructor_args=(config.gradability,),
+        fn_constructor_kwargs={
+            "crops": config.crops,
+            "keep_header": bool(config.dicom_out),
+            "subject_key": pseudonyms.key(),
+        },
         batch_size=FRAMES_A_BATCH,
         **where.read,
     )
     located = pictures.map_batches(
-        stages.Locate,
+        models.Locate,
         fn_constructor_args=(shared, config.crops),
         batch_size=FRAMES_A_BATCH,
         **where.locate,
     )
     crops = located.map_batches(
-        partial(stages.crop, side=bundle.preprocessing.roi_side),
+        partial(light.crop, side=bundle.preprocessing.roi_side),
         batch_size=FRAMES_A_BATCH,
         **where.light,
     )
     maps = crops.map_batches(
-        stages.Segment,
+        models.Segment,
         fn_constructor_args=(shared,),
         batch_size=CROPS_A_BATCH,
         **where.segment,
     )
     measured = maps.map_batches(
-        stages.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out)),
+        light.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out)),
         batch_size=CROPS_A_BATCH,
         **where.light,
     )
@@ -174,7 +179,7 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
             **where.light,
         )
     return measured.map_batches(
-        stages.Write(place.uri, run),
+        light.Write(place.uri, run),
         batch_size=ROWS_A_FILE,
         batch_format="pyarrow",
         **where.light,

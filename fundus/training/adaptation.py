@@ -25,8 +25,8 @@ from fundus.augmentation import appearance, augment
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.models import losses
-from fundus.models.bundle import Thresholds
 from fundus.models.predictor import turns
+from fundus.models.thresholds import Thresholds
 from fundus.training.recipes import AdaptationRecipe
 from fundus.training.source import (
     Batch,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from fundus.anatomy import biomarkers, scores
 from fundus.anatomy.labels import cup_of, disc_of
 from fundus.datasets.batches import Crops
-from fundus.models.bundle import Thresholds
 from fundus.models.predictor import turns
+from fundus.models.thresholds import Thresholds
 from fundus.training.source import predict, validation_dice
 
 

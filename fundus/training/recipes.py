@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from fundus.augmentation.augment import NAMED as AUGMENTATIONS
-from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Preprocessing, Thresholds
+from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Preprocessing
 from fundus.models.networks import DeepLabConfig, NetworkConfig, UNetConfig
+from fundus.models.thresholds import Thresholds
 
 SCHEDULES = ("step", "one-cycle", "constant")
 METHODS = ("output-adversarial", "self-training")

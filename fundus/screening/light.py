@@ -1,0 +1,109 @@
+"""The stages that claim little of a node: the ROI's crop, the measures, the file. No torch."""
+
+import hashlib
+import io
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fundus.anatomy.postprocess import NO_DISC
+from fundus.anatomy.risk import RiskModel
+from fundus.images import roi
+from fundus.ledger import row
+from fundus.ledger.runs import Run
+from fundus.models.measuring import Measured, measure_maps
+from fundus.models.thresholds import Thresholds
+from fundus.screening import metrics
+from fundus.screening.columns import Batch, indices, roi_of, say, writable
+from fundus.storage.places import open_place
+
+POOR = "poor_quality"
+
+
+def crop(batch: Batch, *, side: int) -> Batch:
+    """image, roi_x, roi_y, roi_size -> crop ((side, side, 3) uint8 RGB) in place of image."""
+    crops = np.zeros((len(batch["uri"]), side, side, 3), np.uint8)
+    for i in indices(batch):
+        crops[i] = roi.crop(batch["image"][i], roi_of(batch, i), side)
+    return {name: batch[name] for name in batch if name != "image"} | {"crop": crops}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """All columns so far -> rows as `row.SCHEMA` has them, undefined values null.
+
+    With `keep_header` the column `header` comes along, for the DICOM objects.
+    """
+
+    thresholds: Thresholds
+    risk: RiskModel | None
+    run: Run
+    keep_header: bool = False
+
+    def __call__(self, batch: Batch) -> pa.Table:
+        batch = writable(batch)
+        measured: list[dict] = [{} for _ in batch["uri"]]
+        for i in indices(batch):
+            side = batch["laterality"][i] or None
+            eye = measure_maps(batch["maps"][i], roi_of(batch, i), self.thresholds, side)
+            measured[i] = _columns_of(eye, self.risk, batch["spacing_mm"][i])
+            measured[i]["flags"] += [POOR] if batch["poor"][i] else []
+            if NO_DISC in eye.flags:
+                say(batch, i, "no_disc", "the segmenter found no disc in the ROI")
+        columns = {name: batch[name].tolist() for name in ("uri", "etag", "frame", "frames")}
+        columns["status"] = batch["status"].tolist()
+        for name in ("error", "subject", "laterality", "laterality_source"):
+            columns[name] = [str(text) or None for text in batch[name]]
+        for name in ("width", "height"):
+            columns[name] = [int(value) or None for value in batch[name]]
+        for name in ("quality", "disc_confidence", "roi_x", "roi_y", "roi_size"):
+            columns[name] = [None if np.isnan(value) else float(value) for value in batch[name]]
+        for name in sorted({name for one in measured for name in one}):
+            columns[name] = [one.get(name) for one in measured]
+        for status, number in Counter(columns["status"]).items():
+            metrics.count_rows(status, number)
+        rows = row.table(columns, self.run.run_id, self.run.bundle, self.run.settings)
+        if self.keep_header:
+            rows = rows.append_column("header", pa.array(batch["header"].tolist(), pa.binary()))
+        return rows
+
+
+class Write:
+    """Rows -> one Parquet file in the run's folder; returns what the driver counts: status.
+
+    A file is named after its rows: a batch that is written again, after its process died, replaces
+    its own file.
+    """
+
+    def __init__(self, results: str, run: Run) -> None:
+        self.results, self.run = results, run
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        rows = rows.cast(row.schema(self.run.run_id, self.run.bundle))
+        identity = repr(rows.select(["uri", "etag", "frame"]).to_pydict()).encode()
+        sink = io.BytesIO()
+        pq.write_table(rows, sink, compression="zstd")
+        name = hashlib.sha256(identity).hexdigest()[:32]
+        open_place(self.results).put(f"{self.run.staged}/{name}.parquet", sink.getvalue())
+        return rows.select(["status"])
+
+
+def _columns_of(eye: Measured, model: RiskModel | None, spacing_mm: float) -> dict:
+    risk = model.risk(eye.biomarkers.vcdr, eye.vcdr_sd) if model else None
+    height_mm = eye.disc_height * spacing_mm if eye.disc_height else np.nan
+    return asdict(eye.biomarkers) | {
+        "mask_png": None if NO_DISC in eye.flags else _png(eye.mask),
+        "vcdr_sd": eye.vcdr_sd,
+        "flags": list(eye.flags),
+        "risk": risk,
+        "referable": model.referable(risk) if model else None,
+        "disc_height_mm": None if np.isnan(height_mm) else float(height_mm),
+    }
+
+
+def _png(mask: np.ndarray) -> bytes:
+    return cv2.imencode(".png", mask)[1].tobytes()

@@ -1,0 +1,97 @@
+"""The stage that fetches, decodes and grades. No torch: its processes hold pictures alone."""
+
+from typing import Any
+
+import numpy as np
+
+from fundus.images import quality
+from fundus.images.decode import Refused
+from fundus.images.picture import Picture
+from fundus.images.sandbox import Decoder
+from fundus.ledger import row
+from fundus.screening import metrics
+from fundus.screening.columns import Batch, tensors
+from fundus.storage.entries import Entry
+from fundus.storage.fetch import FetchFailed, fetch_many, retries
+
+BLANK = Picture(np.zeros((1, 1, 3), np.uint8))
+"""The picture of a row that has none. Ray's tensor columns do not hold arrays without elements."""
+ENTRY = ("source", "etag", "size", "status", "error")
+"""The columns that make an `Entry`, in its order."""
+AT_ONCE = 8
+"""Objects that one reader fetches at the same time."""
+
+
+class Read:
+    """source, uri, etag, size, status, error -> a row a picture: fetched, decoded and graded.
+
+    + frame, frames, width, height, image (HWC uint8 RGB, upright), quality (0 to 1), poor, and what
+    the file says of the picture: laterality, spacing_mm, subject, header. Entries that the
+    inventory refused keep its status. Nothing but a bad object is caught here.
+    """
+
+    def __init__(
+        self, gradability: str, *, crops: bool, keep_header: bool, subject_key: bytes | None
+    ) -> None:
+        self.gradability, self.crops, self.decode = gradability, crops, Decoder()
+        self.keep_header, self.subject_key = keep_header, subject_key
+
+    def __call__(self, batch: Batch) -> Batch:
+        listed = zip(*(batch[name] for name in ENTRY), strict=True)
+        rows, before = [], retries()
+        for i, content in fetch_many([Entry(*one) for one in listed], AT_ONCE):
+            known = {"uri": batch["uri"][i], "etag": batch["etag"][i]}
+            try:
+                if isinstance(content, FetchFailed):
+                    raise content
+                found = self.decode(
+                    content, subject_key=self.subject_key, keep_header=self.keep_header
+                )
+            except (FetchFailed, Refused) as refusal:
+                failed = {"status": refusal.status, "error": refusal.reason}
+                rows.append(known | _columns_of_picture(BLANK) | failed | {"width": 0, "height": 0})
+                continue
+            rows += [
+                known | _columns_of_picture(one, len(found)) | self._grade(one) for one in found
+            ]
+        metrics.count_pictures("read", len(rows))
+        metrics.count_retries("fetch", retries() - before)
+        return _as_columns(rows)
+
+    def _grade(self, picture: Picture) -> dict[str, Any]:
+        if self.gradability == "off":
+            return {}
+        found = quality.assess(picture.pixels, crop=self.crops)
+        graded: dict[str, Any] = {"quality": found.score, "poor": found.reason is not None}
+        if found.reason and self.gradability == "refuse":
+            graded |= {"status": "ungradable", "error": found.reason}
+        return graded
+
+
+def _columns_of_picture(one: Picture, frames: int = 1) -> dict:
+    """A row's columns as long as nothing is wrong with it."""
+    return {
+        "status": row.OK,
+        "error": "",
+        "frame": one.frame,
+        "frames": frames,
+        "height": one.pixels.shape[0],
+        "width": one.pixels.shape[1],
+        "laterality": one.laterality or "",
+        "spacing_mm": one.pixel_spacing[0] if one.pixel_spacing else np.nan,
+        "subject": one.subject or "",
+        "header": one.header or b"",
+        "quality": np.nan,
+        "poor": False,
+        "image": one.pixels,
+    }
+
+
+def _as_columns(rows: list[dict]) -> Batch:
+    """Rows as columns: text and bytes as objects, pictures of several shapes too."""
+    columns = {name: [one[name] for one in rows] for name in rows[0]}
+    images = tensors(columns.pop("image"))
+    return {
+        name: np.array(values, object if isinstance(values[0], str | bytes) else None)
+        for name, values in columns.items()
+    } | {"image": images}
