@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from ray._private.services import get_node_ip_address
 from ray.autoscaler._private.fake_multi_node.node_provider import (
     FAKE_HEAD_NODE_ID,
@@ -84,9 +85,11 @@ class Head:
         )
 
     @contextmanager
-    def worker(self, cpus: int) -> Iterator[subprocess.Popen]:
-        """Another node of this cluster, on this machine."""
+    def worker(self, cpus: int, host: "Host | None" = None) -> Iterator[subprocess.Popen]:
+        """Another node of this cluster, on this machine or a host of its own."""
         command = [RAY, "start", "--block", f"--address={self.gcs}", f"--num-cpus={cpus}"]
+        if host:
+            command = [*host.enter(self.folder / "r"), *command, f"--node-ip-address={host.ip}"]
         command += ["--num-gpus=0", f"--object-store-memory={STORE}"]
         agent, metrics = free_ports(2)  # two nodes of one machine would take the same
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
@@ -121,6 +124,54 @@ class Head:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+
+@dataclass(frozen=True)
+class Host:
+    """A network namespace that a cable joins to this machine."""
+
+    name: str
+    ip: str
+    cable: str
+    """The cable's end on this side."""
+
+    def enter(self, private: Path) -> list[str]:
+        """Words before a command that run it there, with this folder its own and empty."""
+        within = f'mount -t tmpfs tmpfs {private} && exec "$@"'
+        return ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", within, "sh"]
+
+    def cut(self) -> None:
+        """Pull the cable: packets are lost, nobody is told."""
+        ip("link", "set", self.cable, "down")
+
+
+@contextmanager
+def host() -> Iterator[Host]:
+    """A second host; the test is skipped where none can be made."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("network namespaces want root and iproute2")
+    number = os.getpid() % 250
+    name, near, far = f"fundus{number}", f"fundus{number}a", f"fundus{number}b"
+    here, there = f"10.99.{number}.1", f"10.99.{number}.2"
+    try:
+        ip("netns", "add", name)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no network namespaces here: {error.stderr.strip()}")
+    try:
+        ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", name)
+        ip("addr", "add", f"{here}/24", "dev", near)
+        ip("link", "set", near, "up")
+        ip("-n", name, "addr", "add", f"{there}/24", "dev", far)
+        for device in ("lo", far):
+            ip("-n", name, "link", "set", device, "up")
+        ip("-n", name, "route", "add", "default", "via", here)
+        yield Host(name, there, near)
+    finally:
+        ip("netns", "del", name)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,7 +1,9 @@
 """Kills and faults, short: what `benchmarks/kills.py` and `screen_hospital.py` do at length."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import kills
 import pytest
@@ -9,6 +11,13 @@ import screen_hospital
 from test_models_bundle import tiny_bundle
 
 from fundus.models import bundle as bundles
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """The benchmarks put their servers into the environment; this session has its own there."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""Real jobs on a cluster that loses a node in the middle: every row once, training to its end."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import clusters
+import psutil
+import pyarrow.dataset as ds
+import pytest
+from clusters import Head
+from test_models_bundle import tiny_bundle
+
+from fundus.datasets.synthetic import write_archive
+from fundus.ledger import current
+from fundus.models import bundle as bundles
+from fundus.storage.places import open_place
+from fundus.synthetic.camera import clinic, hospital
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+PICTURES = 120
+POOLS = {
+    "cpu": {"resources": {"CPU": 2}, "max_workers": 1},
+    "gpu": {"resources": {"CPU": 1, "GPU": 1}, "max_workers": 2},
+}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """PICTURES drawn eyes, few of them different."""
+    folder = tmp_path / "archive"
+    frames = write_archive(folder, (clinic(), hospital()), count=3, seed=1)
+    for number in range(PICTURES - len(frames)):
+        source = folder / frames[number % len(frames)].path
+        (folder / f"again-{number:03d}{source.suffix}").hardlink_to(source)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    bundles.save(tiny_bundle(), tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def job(head: Head, name: str, *words: object, **env: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(clusters.ROOT / "jobs" / name), *map(str, words)],
+        env=head.env | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def screening(head: Head, archive: Path, bundle: Path, **env: str) -> subprocess.Popen:
+    """A screening that has staged its first rows, and has more to do."""
+    results = bundle.parent / "results"
+    words = ("--archive", archive, "--results", results, "--bundle", bundle, "--roi")
+    started = job(head, "screen.py", *words, "--gradability", "off", **env)
+    clusters.wait(lambda: [*results.glob("runs/*/staged/*.parquet")], 400, "the first rows")
+    assert started.poll() is None, "it was over before"
+    return started
+
+
+def check_whole(started: subprocess.Popen, results: Path) -> None:
+    """It ends well, and every picture has one row."""
+    said, _ = started.communicate(timeout=400)
+    assert started.returncode == 0, said
+    found, _ = current.read(open_place(str(results)))
+    rows = ds.dataset([str(results / file.path) for file in found.files]).to_table(
+        ["uri", "status"]
+    )
+    assert rows.num_rows == PICTURES
+    assert len(set(rows["uri"].to_pylist())) == PICTURES
+    assert set(rows["status"].to_pylist()) == {"ok"}
+
+
+def kill(node: psutil.Process) -> None:
+    """SIGKILL of a node with all that runs on it, as when its plug is pulled."""
+    for one in [*node.children(recursive=True), node]:
+        one.kill()
+
+
+def test_a_gpu_node_that_the_autoscaler_brought_is_killed(archive: Path, bundle: Path) -> None:
+    with clusters.head(pools=POOLS) as head:
+        started = screening(head, archive, bundle, FUNDUS_GROWS_TO="CPU=4 GPU=2")
+        raylets = [p for p in clusters.processes_of(head.folder) if p.name() == "raylet"]
+        kill(next(p for p in raylets if "GPU,1" in " ".join(p.cmdline())))
+        check_whole(started, bundle.parent / "results")
+
+
+def test_the_link_to_a_host_is_cut(archive: Path, bundle: Path) -> None:
+    with (
+        clusters.host() as host,
+        clusters.head(cpus=2, token="word-of-this-cluster" * 2) as head,
+        head.worker(cpus=2, host=host),
+    ):
+        started = screening(head, archive, bundle)
+        host.cut()
+        check_whole(started, bundle.parent / "results")
+
+
+def test_a_node_is_killed_in_the_middle_of_adaptation(bundle: Path) -> None:
+    runs = bundle.parent / "runs"
+    words = ("--bundle", bundle, "--to", bundle.parent / "adapted", "--storage", runs)
+    words += ("--source", "synthetic:?camera=clinic&count=16&seed=1")
+    words += ("--target", "synthetic:?camera=hospital&count=16&seed=2", "--roi")
+    words += ("--workers", "1-2", "--change", "epochs=8", "--change", "batch=4")
+    with clusters.head(cpus=1) as head, head.worker(cpus=1) as lost:
+        started = job(head, "adapt.py", *words, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="20")
+        clusters.wait(lambda: [*runs.glob("*/checkpoint_*")], 300, "the first checkpoint")
+        assert started.poll() is None, "it was over before"
+        kill(psutil.Process(lost.pid))
+        said, _ = started.communicate(timeout=400)
+    assert started.returncode in (0, 4), said
+    assert "the gate, after 8 epochs" in said
+    assert len(re.findall(r"epoch 8/8", said)) == 1
