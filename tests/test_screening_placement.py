@@ -29,6 +29,14 @@ def test_the_widest_pools_leave_room_for_light_tasks(machine: dict[str, float]) 
     assert all(least == 1 <= most for _, least, most in actors(found))
 
 
+@pytest.mark.parametrize("node", [1, 2, 4, 16])
+def test_one_node_alone_can_go_on_when_all_others_are_lost(node: int) -> None:
+    """Two nodes of two CPUs, one cut off: the three actors claimed three CPUs, and the run hung."""
+    found = placement({"CPU": 8 * node}, node_cpus=node)
+    claimed = sum(pool["num_cpus"] for pool, _, _ in actors(found)) + 2 * found.light["num_cpus"]
+    assert claimed <= node
+
+
 @pytest.mark.parametrize("gpus", [1, 2, 40])
 def test_models_go_to_gpus_and_fill_them_whatever_mixture_meets(gpus: int) -> None:
     found = placement({"CPU": 16 * gpus, "GPU": gpus})

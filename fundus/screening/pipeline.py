@@ -26,7 +26,7 @@ from fundus.ledger.inventory import Inventory
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Bundle
 from fundus.screening import dicom, light, logs, models, reading, report
-from fundus.screening.placement import placement, reachable, tune
+from fundus.screening.placement import placement, reachable, smallest_node, tune
 from fundus.screening.settings import Screening
 from fundus.storage.entries import Entry
 from fundus.storage.listing import walk
@@ -133,7 +133,7 @@ def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventor
 def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Table) -> Dataset:
     """The chain: object -> pictures -> disc -> crop -> maps -> measures -> file."""
     shared = ray.put(bundle)
-    where = placement(reachable(), logs.name_run(run.run_id))
+    where = placement(reachable(), logs.name_run(run.run_id), smallest_node())
     share = min(ROWS_A_TASK, math.ceil(todo.num_rows / (2 * where.readers)))
     share = max(share, math.ceil(todo.num_rows / MOST_TASKS))
     # Slices of the driver's table: read_parquet and a repartition cost 6 s more, measured.

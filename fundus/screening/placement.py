@@ -4,6 +4,7 @@ One rule for a laptop and for 40 GPUs. Claims are what a stage uses, since an au
 nodes by claims; bounds come from what the cluster may grow to, not from what is up at the start.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,6 +60,14 @@ def reachable() -> dict[str, float]:
     return {name: max(now.get(name, 0), grown.get(name, 0)) for name in ("CPU", "GPU", "memory")}
 
 
+def smallest_node() -> float:
+    """CPUs of the smallest node that does work; infinite where an autoscaler replaces lost ones."""
+    if os.environ.get(GROWS_TO):
+        return math.inf
+    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return min((each for each in cpus if each), default=math.inf)
+
+
 def amounts(text: str) -> dict[str, float]:
     """Amounts by name; ValueError, naming the variable, where it is not so."""
     try:
@@ -69,12 +78,16 @@ def amounts(text: str) -> dict[str, float]:
 
 
 def placement(
-    resources: Mapping[str, float], environment: Mapping[str, str] | None = None
+    resources: Mapping[str, float],
+    environment: Mapping[str, str] | None = None,
+    node_cpus: float = math.inf,
 ) -> Placement:
     """The stages' claims and bounds on these resources: CPU, GPU, memory (see `reachable`).
 
     `environment` are variables of the stages' processes, see `fundus.screening.logs.name_run`.
     All actors and two light tasks fit at once, on however small a machine: nothing waits for ever.
+    Without GPUs one of each stage fits on a node of `node_cpus` (`smallest_node`), too: should it
+    be the last one left, the run goes on there.
     """
     cpus = max(1, int(resources.get("CPU", 0)))
     gpus = int(resources.get("GPU", 0))
@@ -88,6 +101,8 @@ def placement(
     readers, locate, segment = max(1, readers), max(1, locate), max(1, segment)
     widest = HEAVY * readers + model * (locate + segment) + 2 * LIGHT
     shrink = min(1.0, SPARE * cpus / widest)
+    if not gpus:
+        shrink = min(shrink, SPARE * node_cpus / (3 * HEAVY + 2 * LIGHT))
     memory = min(READ_MEMORY, int(resources.get("memory", 0) / (2 * readers)))
     shared = {"runtime_env": {"env_vars": dict(environment)}} if environment else {}
     return Placement(
