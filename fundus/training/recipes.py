@@ -205,8 +205,8 @@ def quick() -> RecipeBook:
             average=0.95,
         ),
         preprocessing=Preprocessing(detector_side=192, roi_side=128),
-        # At 0.5 discs come out 6 to 14 % too large by area on cameras not learned from, at 0.65 3
-        # to 7 %; ovals add to both structures on the source itself (docs/experiments.md).
+        # At 0.5 discs come out too large on cameras not learned from; ovals add to both structures
+        # on the source itself (docs/experiments.md, O3 and O4).
         thresholds=Thresholds(disc=0.65, ovals=True),
     )
 
