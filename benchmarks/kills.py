@@ -6,11 +6,13 @@
 
 Each round puts new objects into an archive on a real S3 server, starts jobs/screen.py, kills with
 SIGKILL its driver, one of its workers or the S3 server, and gives the same command again until it
-ends with 0. All the while a reader follows current.json. Without --data the pictures are drawn.
+ends with 0. A run that ends before its kill is another round. All the while a reader follows
+current.json. Without --data the pictures are drawn.
 """
 
 import argparse
 import io
+import itertools
 import os
 import random
 import signal
@@ -115,10 +117,17 @@ def workers(pid: int) -> list[int]:
     return [one for one in descendants(pid) if command(one).startswith(b"ray::")]
 
 
+NOTHING = "nothing: it had ended"
+
+
 def kill(victim: str, driver: subprocess.Popen, server: Server, draw: random.Random) -> str:
     """SIGKILL; what was hit."""
+    found = workers(driver.pid)
+    while victim == "worker" and not found and driver.poll() is None:
+        time.sleep(0.1)
+        found = workers(driver.pid)
     if driver.poll() is not None:
-        return "nothing: it had ended"
+        return NOTHING
     if victim == "driver":
         driver.kill()
         return "the driver"
@@ -127,10 +136,6 @@ def kill(victim: str, driver: subprocess.Popen, server: Server, draw: random.Ran
         time.sleep(draw.uniform(0.2, 2))
         server.start()
         return "the S3 server, started again"
-    found = workers(driver.pid)
-    if not found:
-        driver.kill()
-        return "the driver, for there was no worker yet"
     os.kill(draw.choice(found), signal.SIGKILL)
     return f"one of {len(found)} workers"
 
@@ -144,9 +149,11 @@ def run(given: argparse.Namespace, server: Server) -> int:
     command += ["--archive", archive, "--results", results, *given.arguments]
     reader = Reader(results)
     threading.Thread(target=reader.follow, daemon=True).start()
-    source, wanted, usual, wrong = pictures(given.data, draw), set(), 0.0, 0
+    source, wanted, usual, wrong, kills = pictures(given.data, draw), set(), 0.0, 0, 0
     print(f"{'round':>5}  {'killed':40}  {'after':>6}  tries  rows  lost  twice", flush=True)
-    for number in range(given.count + 1):
+    for number in itertools.count():
+        if kills == given.count:
+            break
         for _ in range(given.objects):
             key = f"archive/{number:02d}/{draw.getrandbits(40):010x}.jpg"
             server.client.put_object(Bucket=bucket, Key=key, Body=next(source))
@@ -160,7 +167,7 @@ def run(given: argparse.Namespace, server: Server) -> int:
                     delay = draw.uniform(0.1, usual)
                     with suppress(subprocess.TimeoutExpired):
                         driver.wait(delay)
-                    hit = kill(VICTIMS[number % 3], driver, server, draw)
+                    hit = kill(VICTIMS[kills % 3], driver, server, draw)
                 code = driver.wait()
                 log.seek(0)
                 said = log.read().decode(errors="replace")
@@ -169,7 +176,10 @@ def run(given: argparse.Namespace, server: Server) -> int:
         else:
             print(said[-3000:])
             raise SystemExit(f"round {number}: the command ended with {code}, {TRIES} times")
-        usual = usual or time.monotonic() - start
+        if not number or hit == NOTHING:
+            usual = time.monotonic() - start
+        else:
+            kills += 1
         rows = Counter(current_uris(results))
         lost, twice = len(wanted - set(rows)), sum(count > 1 for count in rows.values())
         wrong += lost + twice + len(set(rows) - wanted)
@@ -180,8 +190,8 @@ def run(given: argparse.Namespace, server: Server) -> int:
         )
     reader.stopped.set()
     print(
-        f"{reader.reads} reads of the pointer and all its files: {len(reader.wrong)} wrong"
-        f" ({reader.unreachable} while the server was dead)"
+        f"{kills} kills; {reader.reads} reads of the pointer and all its files:"
+        f" {len(reader.wrong)} wrong ({reader.unreachable} while the server was dead)"
     )
     print(*reader.wrong[:5], sep="\n")
     return int(bool(wrong or reader.wrong))
