@@ -131,6 +131,8 @@ def on_one_raylet(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
         log_to_driver=False,
         logging_level="ERROR",
         include_dashboard=False,
+        # No idle process for each CPU: those of the stages are many enough.
+        _system_config={"prestart_worker_first_driver": False},
     )
     try:
         context = DataContext.get_current()
