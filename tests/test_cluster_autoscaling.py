@@ -52,10 +52,10 @@ class Read:
 
 class Model:
     def __init__(self, seconds):
-        self.seconds, self.node = seconds, ray.get_runtime_context().get_node_id()
+        self.seconds = seconds
     def __call__(self, batch):
         time.sleep(self.seconds)
-        return batch | {"node": np.array([self.node] * len(batch["id"]))}
+        return batch
 
 def same(batch):
     return batch
@@ -80,7 +80,7 @@ for row in chain.iter_rows():
     rows.append(row)
     if len(rows) == ROWS // 4:
         say(quarter=True)
-say(ids=sorted(row["id"] for row in rows), nodes=sorted({row["node"] for row in rows}))
+say(ids=sorted(row["id"] for row in rows))
 time.sleep(60)
 """
 
@@ -125,4 +125,3 @@ def test_pools_grow_from_zero_lose_a_node_and_go_back_with_every_row_once() -> N
     assert gpus[0] == 0 and gpus[-1] == 0
     killed = gpus.index(2)
     assert gpus[killed + 1] == 1 and 2 in gpus[killed + 2 :], f"no other node came: {gpus}"
-    assert len(end["nodes"]) >= 2, "one GPU did all the work"

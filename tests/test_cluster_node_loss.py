@@ -1,5 +1,6 @@
 """Real jobs on a cluster that loses a node in the middle: every row once, training to its end."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -82,6 +83,11 @@ def kill(node: psutil.Process) -> None:
         one.kill()
 
 
+@pytest.mark.skipif(
+    not os.environ.get("FUNDUS_LONG"),
+    reason="five minutes; test_cluster_autoscaling does the same with stages that sleep: set"
+    " FUNDUS_LONG=1",
+)
 def test_a_gpu_node_that_the_autoscaler_brought_is_killed(archive: Path, bundle: Path) -> None:
     with clusters.head(pools=POOLS) as head:
         started = screening(head, archive, bundle, FUNDUS_GROWS_TO="CPU=4 GPU=2")

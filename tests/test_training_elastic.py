@@ -18,6 +18,7 @@ from fundus.training import loop
 from fundus.training.loop import Workers
 
 EPOCHS, STEPS = 12, 20
+HEEDED = "this machine is to go: checkpoint after step"
 
 
 class Counting:
@@ -74,7 +75,9 @@ def test_a_training_outlives_the_announced_end_of_a_machine(
             assert training.poll() is None and time.monotonic() < deadline, said.read_text()
             time.sleep(0.2)
         drain(machines.address, second.node_id)
-        time.sleep(4)
+        deadline = time.monotonic() + 60
+        while HEEDED not in said.read_text() and time.monotonic() < deadline:
+            time.sleep(0.2)
         machines.remove_node(second, allow_graceful=False)
         assert training.wait(timeout=240) == 0, said.read_text()
     finally:
@@ -83,7 +86,7 @@ def test_a_training_outlives_the_announced_end_of_a_machine(
     assert [row["epoch"] for row in found["history"]] == list(range(1, EPOCHS + 1))
     worlds = [row["world"] for row in found["history"]]
     assert worlds[0] == 2 and worlds[-1] == 1, worlds
-    assert "this machine is to go: checkpoint after step" in said.read_text()
+    assert HEEDED in said.read_text()
     assert found["weight"] == EPOCHS * STEPS, "steps lost or done twice"
 
 
@@ -92,7 +95,7 @@ def drain(address: str, node: str) -> None:
     command = [
         *(str(Path(sys.executable).with_name("ray")), "drain-node", "--address", address),
         *("--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
-        *("--reason-message", "spot", "--deadline-remaining-seconds", "30"),
+        *("--reason-message", "spot", "--deadline-remaining-seconds", "90"),
     ]
     subprocess.run(command, check=True, env=os.environ, capture_output=True)
 
