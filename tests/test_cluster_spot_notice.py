@@ -1,7 +1,6 @@
 """AWS's notice reaches Ray: a stand-in for the metadata service, a real cluster, a real job."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -98,10 +97,6 @@ say(done=sorted(i for i, _, _ in done), nodes=sorted({n for _, n, t in done if t
 
 @pytest.mark.cluster
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not os.environ.get("FUNDUS_LONG"),
-    reason="drains and ends the job, but was not seen green to its last line: set FUNDUS_LONG=1",
-)
 def test_a_node_under_notice_is_drained_and_the_job_goes_on_elsewhere() -> None:
     with (
         clusters.head() as head,
