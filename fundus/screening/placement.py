@@ -19,9 +19,10 @@ HEAVY, BESIDE_A_GPU, LIGHT = 1.0, 0.5, 0.2
 """CPUs that a reader or a model, a model on a GPU, and any other stage uses while it works."""
 SPARE = 0.9
 """Share of the CPUs that all actors and two light tasks may claim together."""
-READ, LOCATE, SEGMENT = 0.3, 0.25, 0.35
-"""Actors a CPU, at most, without GPUs. Measured 0.30, 0.27 and 0.36 of a picture's time; what is
-left is for the light stages, since an actor keeps what it claims."""
+READ, LOCATE, SEGMENT = 0.25, 0.2, 0.45
+"""Actors a CPU, at most, without GPUs. Measured 0.25, 0.17 and 0.51 of a picture's time, with the
+bundle in the package (benchmarks/stages.py); what is left is for the light stages, since an actor
+keeps what it claims."""
 READ_FOR_GPUS = 0.7
 """Readers a CPU that the models leave over, at most, with GPUs."""
 GPU_SHARE, LOCATE_A_GPU, SEGMENT_A_GPU = 0.25, 1, 3
