@@ -3,8 +3,8 @@
 
     python benchmarks/simulate_cluster.py --rates rates.json --nodes 16 32 64
 
-Three nodes of four are CPU nodes with --cores readers, one has a GPU. Each node's share of a stage
-is one process of as many threads as the node has slots, and every stage sleeps for its measured
+Three nodes of four are CPU nodes with --cores readers, one has a GPU. Four nodes' share of a stage
+is one process of as many threads as they have slots, and every stage sleeps for its measured
 seconds, stretched by --slower, since one machine runs the processes of all nodes. So no CPU is
 measured, but Ray: its scheduling, queues, pools and driver. Prints, for each count of nodes, the
 predicted and the simulated seconds, and the memory of GCS, raylet and driver in megabytes.
@@ -15,6 +15,7 @@ tasks a second it hands out to sixteen of them.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ from fundus.screening.placement import tune
 BATCH = 4
 GPU_SPEED = 12
 """Cores that a GPU stands for, about what keeps both pools busy: neither hides the other."""
+NODES_A_PROCESS = 4
+"""This machine takes minutes to start more than sixty processes."""
 BATCHES_A_READER = 12
 """Enough that filling and draining the chain weigh little, few enough for a few minutes."""
 
@@ -51,9 +54,11 @@ class Sleep:
 
 
 def pool(nodes: int, threads: int) -> dict[str, Any]:
-    """One process a node, of so many threads; it claims nothing but a place."""
+    """One process for `NODES_A_PROCESS` nodes of so many threads; it claims but a place."""
+    size = math.ceil(nodes / NODES_A_PROCESS)
+    threads *= nodes // size
     strategy = ActorPoolStrategy(
-        size=nodes,
+        size=size,
         max_concurrent_calls_per_actor=threads,
         max_tasks_in_flight_per_actor=threads + 2,
         enable_true_multi_threading=threads > 1,
