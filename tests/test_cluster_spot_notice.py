@@ -14,11 +14,14 @@ import pytest
 
 from fundus.cluster.spot_notice import ENDPOINT, notice
 
-WHEN = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=120)
+
+def in_two_minutes() -> datetime:
+    """As AWS writes it, in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=120)
 
 
 @contextmanager
-def metadata_service(*, taken_back: bool) -> Iterator[tuple[str, list[str]]]:
+def metadata_service(taken_back: datetime | None = None) -> Iterator[tuple[str, list[str]]]:
     """A node's metadata service, version 2 alone, with what it was asked."""
     asked = []
 
@@ -32,10 +35,10 @@ def metadata_service(*, taken_back: bool) -> Iterator[tuple[str, list[str]]]:
             asked.append(self.path)
             if self.headers.get("X-aws-ec2-metadata-token") != "secret":
                 self.say(401, "")
-            elif not taken_back:
+            elif taken_back is None:
                 self.say(404, "")
             else:
-                time = f"{WHEN:%Y-%m-%dT%H:%M:%SZ}"
+                time = f"{taken_back:%Y-%m-%dT%H:%M:%SZ}"
                 self.say(200, json.dumps({"action": "terminate", "time": time}))
 
         def say(self, code: int, body: str) -> None:
@@ -53,14 +56,15 @@ def metadata_service(*, taken_back: bool) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_a_node_that_stays_has_no_notice() -> None:
-    with metadata_service(taken_back=False) as (endpoint, asked):
+    with metadata_service() as (endpoint, asked):
         assert notice(endpoint) is None
     assert asked == ["/latest/api/token", "/latest/meta-data/spot/instance-action"]
 
 
 def test_the_notice_says_when() -> None:
-    with metadata_service(taken_back=True) as (endpoint, _):
-        assert notice(endpoint) == WHEN
+    when = in_two_minutes()
+    with metadata_service(taken_back=when) as (endpoint, _):
+        assert notice(endpoint) == when
 
 
 def test_no_service_at_all_is_a_fault_and_no_notice() -> None:
@@ -98,22 +102,19 @@ say(done=sorted(i for i, _, _ in done), nodes=sorted({n for _, n, t in done if t
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_a_node_under_notice_is_drained_and_the_job_goes_on_elsewhere() -> None:
-    with (
-        clusters.head() as head,
-        head.worker(cpus=2),
-        head.worker(cpus=2),
-        metadata_service(taken_back=True) as (endpoint, _),
-    ):
+    with clusters.head() as head, head.worker(cpus=2), head.worker(cpus=2):
         job = head.driver(JOB)
         assert job.stdout is not None
         said = (json.loads(line) for line in job.stdout if line.startswith("{"))
         taken, kept = next(said)["nodes"]
         watcher = [sys.executable, "-m", "fundus.cluster.spot_notice", "--node-id", taken]
-        subprocess.run(watcher, env=head.env | {ENDPOINT: endpoint}, check=True, timeout=60)
+        when = in_two_minutes()
+        with metadata_service(taken_back=when) as (endpoint, _):
+            subprocess.run(watcher, env=head.env | {ENDPOINT: endpoint}, check=True, timeout=60)
         draining = next(said)["draining"]
         end = next(said)
         job.wait(30)
     assert list(draining) == [taken]
-    left = WHEN - datetime.fromtimestamp(draining[taken] / 1000, UTC)
+    left = when - datetime.fromtimestamp(draining[taken] / 1000, UTC)
     assert timedelta(0) < left < timedelta(seconds=30), "time left to write"
     assert end == {"done": list(range(60)), "nodes": [kept]}
