@@ -63,8 +63,9 @@ def chain_of(config: Screening, bundle: Bundle) -> dict[str, Callable]:
     """The stages by name, weights loaded."""
     shared = ray.put(bundle)
     run = Run("20270131T000000Z-000000", bundle.digest, config.settings)
+    read = reading.Read(config.gradability, crops=config.crops, keep_header=False, subject_key=None)
     works = (
-        reading.Read(config.gradability, crops=config.crops, keep_header=False, subject_key=None),
+        lambda batch: next(read(batch)),
         models.Locate(shared, config.crops),
         partial(light.crop, side=bundle.preprocessing.roi_side),
         models.Segment(shared),

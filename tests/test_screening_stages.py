@@ -133,7 +133,8 @@ def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
         }.items()
     }
     read = reading.Read("off", crops=False, keep_header=False, subject_key=None)
-    assert read(batch)["status"][0] == "ok"
+    (passed_on,) = read(batch)
+    assert passed_on["status"][0] == "ok"
     assert batch["status"][0] == ""  # the batch that came in is not written to
 
     def faulty(data, **_):
@@ -141,7 +142,7 @@ def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
 
     read.decode = faulty
     with pytest.raises(ValueError, match="a bug"):
-        read(batch)
+        list(read(batch))
 
 
 def test_a_batch_that_is_written_again_replaces_its_own_file(tmp_path):

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 ROWS_A_TASK, MOST_TASKS = 16, 4096
 """Objects that one reading task takes: few enough to spread; more where tasks became too many."""
-FRAMES_A_BATCH, CROPS_A_BATCH = 4, 4
-"""Pictures in memory at once in one process; a frame of 12 megapixels takes 36 MB."""
+FRAMES_A_BATCH, CROPS_A_BATCH = reading.FRAMES_TOGETHER, 4
+"""Pictures in memory at once in one process."""
 ROWS_A_FILE = 64
 """Rows that are staged together, and that a kill costs at most for each writer."""
 SAY_EVERY_S = 10.0
@@ -147,7 +147,8 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
             "keep_header": bool(config.dicom_out),
             "subject_key": pseudonyms.key(),
         },
-        batch_size=FRAMES_A_BATCH,
+        # All that a task takes: while some are fetched, others are decoded.
+        batch_size=share,
         **where.read,
     )
     located = pictures.map_batches(
