@@ -108,6 +108,8 @@ def test_size_is_checked_before_decoding():
     status, reason = refusal(saved(Image.fromarray(RGB), "PNG"), max_pixels=599)
     assert status == "too_large" and "30 x 20" in reason
     assert refusal(vast_png(20_000)[:100_000])[0] == "too_large"
+    status, reason = refusal(saved(Image.new("L", (1, 12_001)), "PNG"))
+    assert status == "too_large" and "1 x 12001" in reason
 
 
 @pytest.mark.parametrize(

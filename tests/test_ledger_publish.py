@@ -95,9 +95,23 @@ def test_an_object_without_all_its_pictures_is_missing(place: Place) -> None:
     run = runs.begin(place, pointer.Current(), A, "frames")
     stage(place, run, "1", ("a", "1", 1, 2), ("b", "1", 1, 1))
     found = runs.staged(place, run)
-    assert runs.whole(found.ids).to_pylist() == [{"uri": "b", "etag": "1"}]
+    assert runs.whole(found.ids).to_pylist() == [{"uri": "b", "etag": "1", "frames": 1}]
     with pytest.raises(RuntimeError, match="1 of 2 objects have no row"):
         publish.reconcile(ids(("a", "1"), ("b", "1")), found)
+
+
+def test_an_object_that_was_read_twice_has_the_rows_of_one_answer(place: Place) -> None:
+    run = runs.begin(place, pointer.Current(), A, "frames")
+    stage(place, run, "1", ("a", "1", 1, 3), ("a", "1", 2, 3))
+    assert runs.whole(runs.staged(place, run).ids).num_rows == 0
+    stage(place, run, "2", ("a", "1", 1, 1), status=["read_failed"])
+    wanted = ids(("a", "1"))
+    assert runs.whole(runs.staged(place, run).ids)["frames"].to_pylist() == [1]
+    stage(place, run, "3", ("a", "1", 3, 3))
+    with claimed(place) as claim:
+        current = finish(place, run, wanted, claim)
+    rows = runs.read_current(place, current, ["frame", "frames", "status"])
+    assert [tuple(one.values()) for one in rows.to_pylist()] == [(n, 3, "ok") for n in (1, 2, 3)]
 
 
 def test_a_changed_object_and_a_new_bundle_supersede_and_the_old_rows_remain(place: Place) -> None:
@@ -163,6 +177,28 @@ def test_a_run_that_lost_its_claim_publishes_nothing(place: Place) -> None:
     with claimed(place, take_over=True), pytest.raises(ClaimHeld):
         finish(place, run, ids(("a", "1")), slow)
     assert pointer.read(place)[0].files == ()
+
+
+def test_who_lost_the_claim_while_writing_harms_no_file_of_the_one_who_has_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.begin(place, pointer.Current(), A, "frames")
+    stage(place, run, "1", ("a", "1", 1, 1))
+    slow = Claim(place)
+    slow.acquire()
+    check = Claim.check
+
+    def taken_over_meanwhile(claim: Claim) -> None:
+        check(claim)
+        if claim is slow and not slow.lost:
+            monkeypatch.setattr(Claim, "check", check)
+            with claimed(place, take_over=True) as other:
+                finish(place, run, ids(("a", "1")), other)
+
+    monkeypatch.setattr(Claim, "check", taken_over_meanwhile)
+    with pytest.raises(ClaimHeld):
+        finish(place, run, ids(("a", "1")), slow)
+    assert current_rows(place) == [("a", "1", A)]
 
 
 def test_the_pointer_is_swapped_by_one_of_two(place: Place) -> None:

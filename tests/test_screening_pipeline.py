@@ -47,6 +47,7 @@ EXPECTED = {
     "x.png": ("unsupported", "directory"),
     "out.jpg": ("unsupported", "link"),
     "vast.png": ("too_large", "too many pixels"),
+    "thread.png": ("too_large", "too long a side"),
 }
 
 
@@ -84,6 +85,7 @@ def broken_archive(tmp_path_factory):
     (folder / ".hidden").write_text("not a picture either")
     (folder / "out.jpg").symlink_to("/etc/hostname")
     (folder / "vast.png").write_bytes(vast_png(20_000))
+    (folder / "thread.png").write_bytes(saved(Image.new("RGB", (1, 60_000)), "PNG"))
     return folder
 
 
@@ -166,9 +168,9 @@ def test_the_summary_counts_statuses_and_reasons(screened):
     assert summary.statuses["ok"] == summary.measured == 4
     assert summary.reasons["too_large: too many pixels"] == 1  # without the file's own size
     assert sum(summary.reasons.values()) == len(EXPECTED) - 4
-    assert summary.failure_rate == 7 / 12
+    assert summary.failure_rate == 8 / 13
     text = report.readable(summary)
-    assert summary.results in text and "empty file" in text and "12 objects" in text
+    assert summary.results in text and "empty file" in text and "13 objects" in text
     place = open_place(summary.results)
     written = json.loads(place.read(f"runs/{summary.run_id}/summary.json")[0])
     assert written["statuses"] == summary.statuses
@@ -204,7 +206,7 @@ def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch)
     assert list(found.unfinished.values()) == [2]
     said = []
     summary = pipeline.screen(config, tiny_bundle(), said.append)
-    assert summary.rows == 2 and "0 to screen, 2 staged by an earlier try" in said
+    assert summary.rows == 2 and "0 to screen, 2 are staged" in said
     assert [summary.run_id] == list(found.unfinished)
     assert current_rows(config.results).num_rows == 2
 

@@ -16,6 +16,8 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "PPM", "WEBP", "GIF", "JPEG2000")
 
 MAX_PIXELS = 120_000_000
 """Of one object, all its frames together."""
+MAX_SIDE = 12_000
+"""Pixels. Later stages lay a frame in a square: one of 1 x 60000 would take 11 GB there."""
 
 # What Pillow's readers raise on broken bytes; beyond OSError and SyntaxError (its documented ones)
 # by its source and by fuzzing. Nothing but Pillow's own calls stands under this net.
@@ -84,7 +86,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     JPEG, PNG, TIFF, BMP, PPM, WebP, GIF, JPEG 2000, told by content. 16-bit values give their high
     byte; grey is repeated; alpha is laid on black; CMYK and palettes become RGB. Floating point and
     32-bit pixels are refused: their range is not known. The size in the header is checked against
-    `max_pixels` before any pixel is decoded. Raises Refused.
+    `max_pixels` and MAX_SIDE before any pixel is decoded. Raises Refused.
     """
     if not data:
         raise Refused("decode_failed", "empty file")
@@ -92,10 +94,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters is raised
         image = _open(data)
         width, height = image.size
-        if width * height > max_pixels:
-            raise Refused(
-                "too_large", f"too many pixels ({width} x {height}; at most {max_pixels})"
-            )
+        check_size(width, height, max_pixels)
         try:
             image.load()
         except MemoryError as error:
@@ -104,6 +103,15 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise Refused("decode_failed", f"broken {image.format}: {_say(error)}") from error
         _turn_upright(image)
         return _rgb(image)
+
+
+def check_size(width: int, height: int, max_pixels: int, frames: int = 1) -> None:
+    """Refused where a header names more pixels, or a longer side, than may be decoded."""
+    size = f"{width} x {height}" + (f" in {frames} frames" if frames > 1 else "")
+    if width * height * frames > max_pixels:
+        raise Refused("too_large", f"too many pixels ({size}; at most {max_pixels})")
+    if max(width, height) > MAX_SIDE:
+        raise Refused("too_large", f"too long a side ({size}; at most {MAX_SIDE})")
 
 
 def _open(data: bytes) -> Image.Image:

@@ -19,7 +19,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 
 from fundus.images import dicom_pixels
-from fundus.images.decode import BROKEN, Refused
+from fundus.images.decode import BROKEN, Refused, check_size
 from fundus.images.picture import Picture
 
 PHOTOGRAPHS = (
@@ -149,9 +149,7 @@ def _check(dataset: pydicom.Dataset, syntax: str, max_pixels: int) -> None:
         raise Refused("decode_failed", "broken DICOM: it has no rows, columns or frames")
     if count > MOST_FRAMES:
         raise Refused("too_large", f"too many frames ({count}; at most {MOST_FRAMES})")
-    if rows * columns * count > max_pixels:
-        size = f"{columns} x {rows} in {count} frames; at most {max_pixels}"
-        raise Refused("too_large", f"too many pixels ({size})")
+    check_size(columns, rows, max_pixels, count)
 
 
 def _name_of(value: object) -> str:

@@ -110,13 +110,18 @@ def staged(place: Place, run: Run) -> Staged:
 
 
 def whole(ids: pa.Table) -> pa.Table:
-    """uri and etag of the objects all of whose pictures are among these ids."""
+    """uri, etag and frames of the objects all of whose pictures are among these ids.
+
+    One answer an object: it may have been read twice, once as three frames and once as a failure,
+    which is one row. The one of more frames counts, and no mixture of the two.
+    """
     distinct = ids.group_by(list(IDS), use_threads=False).aggregate([])
-    objects = distinct.group_by(["uri", "etag"], use_threads=False).aggregate(
-        [("frame", "count"), ("frames", "max")]
+    answers = distinct.group_by(["uri", "etag", "frames"], use_threads=False).aggregate(
+        [("frame", "count")]
     )
-    complete = pc.equal(objects["frame_count"], objects["frames_max"])
-    return objects.filter(complete).select(["uri", "etag"])
+    complete = answers.filter(pc.equal(answers["frame_count"], answers["frames"]))
+    most = complete.group_by(["uri", "etag"], use_threads=False).aggregate([("frames", "max")])
+    return most.rename_columns(["uri", "etag", "frames"])
 
 
 def answered(place: Place, current: Current, run: Run, *, retry: bool = False) -> pa.Table:

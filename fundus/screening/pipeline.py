@@ -40,6 +40,8 @@ FRAMES_A_BATCH, CROPS_A_BATCH = reading.FRAMES_TOGETHER, 4
 """Pictures in memory at once in one process."""
 ROWS_A_FILE = 64
 """Rows that are staged together, and that a kill costs at most for each writer."""
+PASSES = 3
+"""A lost node may cost rows where what it had read comes out otherwise the second time."""
 SAY_EVERY_S = 10.0
 
 
@@ -81,14 +83,16 @@ def _screen(
     say(f"run {run.run_id}: {listed.objects} objects listed")
     known = runs.answered(place, current, run, retry=config.retry_failed)
     wanted = _table(runs.left(listed.batches(), known))
-    before = runs.staged(place, run)
-    # Sorted, so that rows which will lie in one file are staged together.
-    todo = _table(runs.left(wanted.to_batches(), runs.whole(before.ids))).sort_by("uri")
-    say(f"{todo.num_rows} to screen, {wanted.num_rows - todo.num_rows} staged by an earlier try")
-    if todo.num_rows:
-        _prepare()
-        _follow(_rows(config, bundle, place, run, todo), todo.num_rows, say)
+    _prepare()
     found = runs.staged(place, run)
+    for _ in range(PASSES):
+        # Sorted, so that rows which will lie in one file are staged together.
+        todo = _table(runs.left(wanted.to_batches(), runs.whole(found.ids))).sort_by("uri")
+        say(f"{todo.num_rows} to screen, {wanted.num_rows - todo.num_rows} are staged")
+        if not todo.num_rows:
+            break
+        _follow(_rows(config, bundle, place, run, todo), todo.num_rows, say)
+        found = runs.staged(place, run)
     publish.reconcile(wanted, found)
     following = publish.publish(place, run, current, etag, wanted, found, claim)
     fresh = [file for file in following.files if file.run_id == run.run_id]

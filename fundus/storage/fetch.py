@@ -1,8 +1,8 @@
 """The bytes behind entries: whole objects and members of archives, one or many at a time."""
 
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Lock
 
@@ -43,35 +43,29 @@ def fetch(uri: str, etag: str, *, retry: Retry = PATIENT) -> bytes:
 def fetch_many(
     entries: Iterable[Entry], at_once: int = 8, *, retry: Retry = PATIENT
 ) -> Iterator[tuple[int, bytes | FetchFailed]]:
-    """(number of the entry, its bytes or why there are none), as they come: one slow object does
-    not hold up the others. Only the members of a tar.gz come in their order.
+    """(number of the entry, its bytes or why there are none), in the order of the entries.
 
     So many are fetched at once, and so many are held. What the listing refused is not asked for.
+    The order is kept since a task that Ray makes anew must yield what it yielded before.
     """
-    waiting: dict[Future[bytes | FetchFailed], tuple[int, Entry]] = {}
+    waiting: deque[tuple[Entry, Future[bytes | FetchFailed]]] = deque()
+    done = 0
     # A thread of its own keeps the members of a tar.gz in their order.
     with ThreadPoolExecutor(at_once) as pool, ThreadPoolExecutor(1) as streams:
-        for number, entry in enumerate(entries):
-            while waiting and not _fits(entry, waiting.values(), at_once):
-                yield _next(waiting)
+        for entry in entries:
+            while waiting and not _fits(entry, waiting, at_once):
+                yield done, waiting.popleft()[1].result()
+                done += 1
             chosen = streams if f"!{TAR_GZ}-" in entry.etag else pool
-            waiting[chosen.submit(_attempt, entry, retry)] = number, entry
+            waiting.append((entry, chosen.submit(_attempt, entry, retry)))
         while waiting:
-            yield _next(waiting)
+            yield done, waiting.popleft()[1].result()
+            done += 1
 
 
-def _fits(entry: Entry, waiting: Collection[tuple[int, Entry]], at_once: int) -> bool:
-    held = sum(min(one.size, MAX_BYTES) for _, one in waiting)
-    return len(waiting) < at_once and held + entry.size <= IN_FLIGHT
-
-
-def _next(
-    waiting: dict[Future[bytes | FetchFailed], tuple[int, Entry]],
-) -> tuple[int, bytes | FetchFailed]:
-    """Waits for one at least; of several the first asked for."""
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    first = next(one for one in waiting if one in done)
-    return waiting.pop(first)[0], first.result()
+def _fits(entry: Entry, waiting: deque, at_once: int) -> bool:
+    held = sum(min(one.size, MAX_BYTES) for one, _ in waiting)
+    return len(waiting) < at_once and held + min(entry.size, MAX_BYTES) <= IN_FLIGHT
 
 
 def _attempt(entry: Entry, retry: Retry) -> bytes | FetchFailed:
