@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 MEMORY = 4 << 30
 POOLS = {
-    "cpu": {"resources": {"CPU": 2, "memory": MEMORY}, "max_workers": 2},
+    "cpu": {"resources": {"CPU": 2, "memory": MEMORY, "reader": 1}, "max_workers": 2},
     "gpu": {"resources": {"CPU": 2, "GPU": 1, "memory": MEMORY}, "max_workers": 2},
 }
-GROWS_TO = f"CPU=8 GPU=2 memory={4 * MEMORY}"
+GROWS_TO = f"CPU=8 GPU=2 memory={4 * MEMORY} reader=2"
 ROWS, SLICES = 160, 40
 
 CHAIN = """
@@ -46,9 +46,15 @@ def watch():
         time.sleep(0.3)
 
 class Read:
+    def __init__(self):
+        here = ray.get_runtime_context().get_node_id()
+        [node] = [one for one in ray.nodes() if one["NodeID"] == here]
+        self.gpus = node["Resources"].get("GPU", 0)
     def __call__(self, batch):
         time.sleep(0.2)
-        return batch | {"image": np.zeros((len(batch["id"]), 100, 100), np.uint8)}
+        count = len(batch["id"])
+        images = np.zeros((count, 100, 100), np.uint8)
+        return batch | {"image": images, "gpus": [self.gpus] * count}
 
 class Model:
     def __init__(self, seconds):
@@ -80,7 +86,7 @@ for row in chain.iter_rows():
     rows.append(row)
     if len(rows) == ROWS // 4:
         say(quarter=True)
-say(ids=sorted(row["id"] for row in rows))
+say(ids=sorted(row["id"] for row in rows), read_beside_gpus=sum(row["gpus"] for row in rows))
 time.sleep(60)
 """
 
@@ -120,6 +126,7 @@ def test_pools_grow_from_zero_lose_a_node_and_go_back_with_every_row_once() -> N
         finally:
             driver.kill()
     assert end["ids"] == list(range(ROWS))
+    assert end["read_beside_gpus"] == 0
     assert {"most": [2, 6]}.items() <= next(r for r in seen if "most" in r).items()
     gpus = [count for count, _ in groupby(report["gpus"] for report in seen if "gpus" in report)]
     assert gpus[0] == 0 and gpus[-1] == 0

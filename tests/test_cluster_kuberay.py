@@ -4,6 +4,7 @@ KubeRay's resource definition cannot be had offline: its fields are compared by 
 its API reference (version 1.7), and each pod within is checked as a pod.
 """
 
+import json
 import subprocess
 from copy import deepcopy
 from pathlib import Path
@@ -151,13 +152,16 @@ def test_no_container_is_root_or_may_become_it(job: dict[str, Any], group: str) 
 def test_the_job_is_told_what_its_groups_may_grow_to(job: dict[str, Any]) -> None:
     [head] = templates(job)["head"]["spec"]["containers"]
     [told] = [e["value"] for e in head["env"] if e["name"] == "FUNDUS_GROWS_TO"]
-    total = {"CPU": 0, "GPU": 0, "memory": 0}
+    total = {"CPU": 0, "GPU": 0, "memory": 0, "reader": 0}
     for group in cluster_of(job)["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
         assert limits["memory"].endswith("Gi")
         total["CPU"] += group["maxReplicas"] * int(limits["cpu"])
         total["GPU"] += group["maxReplicas"] * int(limits.get("nvidia.com/gpu", 0))
         total["memory"] += group["maxReplicas"] * (int(limits["memory"][:-2]) << 30)
+        # A JSON text in a shell's quotes, as KubeRay hands it to `ray start`.
+        others = json.loads(json.loads(group["rayStartParams"].get("resources", '"{}"')))
+        total["reader"] += group["maxReplicas"] * others.get("reader", 0)
     assert amounts(told) == total
 
 

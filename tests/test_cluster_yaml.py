@@ -101,12 +101,18 @@ def test_a_node_keeps_its_logs_and_a_worker_heeds_the_spot_notice(written: dict[
 def test_the_head_tells_its_jobs_what_the_pools_may_grow_to(written: dict[str, Any]) -> None:
     assert 'FUNDUS_GROWS_TO="$(python -m fundus.cluster.bounds ' in starts(written)["head"]
     kinds = written["available_node_types"]
-    kinds["cpu"]["resources"] = {"CPU": 16, "memory": 100}
+    kinds["cpu"]["resources"] |= {"CPU": 16, "memory": 100}
     kinds["gpu"]["resources"] = {"CPU": 8, "GPU": 1, "memory": 100}
     cpus = 16 * kinds["cpu"]["max_workers"] + 8 * kinds["gpu"]["max_workers"]
     gpus = kinds["gpu"]["max_workers"]
     memory = 100 * (kinds["cpu"]["max_workers"] + gpus)
-    assert amounts(grows_to(written)) == {"CPU": cpus, "GPU": gpus, "memory": memory}
+    reader = kinds["cpu"]["max_workers"]
+    assert amounts(grows_to(written)) == {
+        "CPU": cpus,
+        "GPU": gpus,
+        "memory": memory,
+        "reader": reader,
+    }
 
 
 def test_what_is_mounted_is_there_and_enough_to_install(written: dict[str, Any]) -> None:

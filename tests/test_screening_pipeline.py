@@ -191,7 +191,7 @@ def test_the_same_command_again_screens_nothing_and_a_changed_object_alone(scree
     assert "missing: 1 objects" in standing.readable(found)
     assert pipeline.screen(config, bundle).rows == 1
     assert current_rows(config.results).num_rows == len(EXPECTED)
-    assert pipeline.screen(replace(config, retry_failed=True), bundle).rows == 7
+    assert pipeline.screen(replace(config, retry_failed=True), bundle).rows == 8
 
 
 def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch):

@@ -60,10 +60,14 @@ def test_claims_are_whole_where_there_is_room_for_they_decide_how_many_nodes_com
 
 def test_bounds_come_from_what_the_cluster_may_grow_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules.ray, "cluster_resources", lambda: {"memory": 5.0, "node:head": 1})
-    assert reachable() == {"CPU": 0, "GPU": 0, "memory": 5}
-    monkeypatch.setenv("FUNDUS_GROWS_TO", "CPU=128 GPU=4")
-    assert reachable() == {"CPU": 128, "GPU": 4, "memory": 5}
-    assert placement(reachable()).segment["compute"].max_size == 12
+    assert reachable() == {"CPU": 0, "GPU": 0, "memory": 5, "reader": 0}
+    assert "resources" not in placement(reachable()).read
+    monkeypatch.setenv("FUNDUS_GROWS_TO", "CPU=128 GPU=4 reader=2")
+    assert reachable() == {"CPU": 128, "GPU": 4, "memory": 5, "reader": 2}
+    found = placement(reachable())
+    assert found.segment["compute"].max_size == 12
+    assert found.read["resources"].keys() == {"reader"}
+    assert not any("resources" in stage for stage in (found.locate, found.segment, found.light))
 
 
 def test_a_variable_that_says_nothing_is_refused_by_its_name() -> None:

@@ -2,7 +2,8 @@
 
     export FUNDUS_GROWS_TO="$(python -m fundus.cluster.bounds ~/ray_bootstrap_config.yaml)"
 
-The head has that file, with each node type's CPUs, GPUs and memory as Ray asked AWS for them.
+The head has that file, with each node type's CPUs, GPUs and memory as Ray asked AWS for them, and
+which pool has readers.
 """
 
 import sys
@@ -18,7 +19,7 @@ def grows_to(config: Mapping[str, Any]) -> str:
     total: dict[str, int] = {}
     for name, kind in config["available_node_types"].items():
         if name != config["head_node_type"]:
-            for resource in ("CPU", "GPU", "memory"):
+            for resource in ("CPU", "GPU", "memory", "reader"):
                 amount = kind["resources"].get(resource, 0) * kind["max_workers"]
                 total[resource] = total.get(resource, 0) + amount
     return " ".join(f"{name}={amount}" for name, amount in total.items() if amount)

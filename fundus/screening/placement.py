@@ -28,6 +28,9 @@ READ_FOR_GPUS = 0.7
 GPU_SHARE, LOCATE_A_GPU, SEGMENT_A_GPU = 0.25, 1, 3
 """One share for both models, so that whatever mixture meets on a GPU fills it, and at most as many
 actors as fill all GPUs. Chosen, not measured: no GPU was at hand."""
+READER, A_READER = "reader", 0.001
+"""A resource of Ray's that a cluster gives to the nodes where pictures are read, and no others;
+where there is none, readers go anywhere. The amount is so small that CPUs decide how many fit."""
 READ_MEMORY = 1 << 30
 """Bytes: four frames of 12 megapixels, each decoded in a child, take 0.4 GiB."""
 NO_PROGRESS_S = 20 * 60
@@ -51,14 +54,16 @@ class Placement:
 
 
 def reachable() -> dict[str, float]:
-    """CPU, GPU and memory of the running Ray, or what FUNDUS_GROWS_TO says that it may grow to.
+    """CPU, GPU, memory and readers' nodes of the running Ray, or what FUNDUS_GROWS_TO says that it
+    may grow to.
 
     A head of no CPUs whose pools are at zero tells nothing of what will come, and no autoscaler
     says it to a driver (Ray 2.60): cluster.yaml sets the variable from its pools: "CPU=128 GPU=4".
     """
     now = ray.cluster_resources()
     grown = amounts(os.environ.get(GROWS_TO, ""))
-    return {name: max(now.get(name, 0), grown.get(name, 0)) for name in ("CPU", "GPU", "memory")}
+    names = ("CPU", "GPU", "memory", READER)
+    return {name: max(now.get(name, 0), grown.get(name, 0)) for name in names}
 
 
 def smallest_node() -> float:
@@ -85,7 +90,8 @@ def placement(
 ) -> Placement:
     """The stages' claims and bounds on these resources: CPU, GPU, memory (see `reachable`).
 
-    `environment` are variables of the stages' processes, see `fundus.screening.logs.name_run`.
+    Readers go to nodes with the resource `READER`, if there are such, so that they leave the CPUs
+    beside GPUs to the models. `environment` are variables of the stages' processes, see `fundus.screening.logs.name_run`.
     All actors and two light tasks fit at once, on however small a machine: nothing waits for ever.
     Without GPUs one of each stage fits on a node of `node_cpus` (`smallest_node`), too: should it
     be the last one left, the run goes on there.
@@ -105,9 +111,10 @@ def placement(
     if not gpus:
         shrink = min(shrink, SPARE * node_cpus / (3 * HEAVY + 2 * LIGHT))
     memory = min(READ_MEMORY, int(resources.get("memory", 0) / (2 * readers)))
+    there = {"resources": {READER: A_READER}} if resources.get(READER) else {}
     shared = {"runtime_env": {"env_vars": dict(environment)}} if environment else {}
     return Placement(
-        read=_actors(readers, num_cpus=HEAVY * shrink, memory=memory) | shared,
+        read=_actors(readers, num_cpus=HEAVY * shrink, memory=memory) | there | shared,
         locate=_actors(locate, num_cpus=model * shrink, num_gpus=share) | shared,
         segment=_actors(segment, num_cpus=model * shrink, num_gpus=share) | shared,
         light={"num_cpus": round(LIGHT * shrink, 3)} | shared,
