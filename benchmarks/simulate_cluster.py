@@ -9,6 +9,9 @@ seconds, stretched by --slower, since one machine runs the processes of all node
 measured, but Ray: its scheduling, queues, pools and driver. Prints, for each count of nodes, the
 predicted and the simulated seconds, and the memory of GCS, raylet and driver in megabytes.
 
+With --idle, stages that do nothing on so many nodes, in tasks of as many pictures as screening has:
+the pictures a second that one driver can hand out, which no plan may exceed.
+
 With --raylets, real nodes without pictures: the head's memory beside so many, and how many empty
 tasks a second it hands out to sixteen of them.
 """
@@ -18,7 +21,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ from ray.cluster_utils import Cluster
 from ray.data import ActorPoolStrategy, DataContext
 
 from fundus.cluster.sizing import Pool, Rates, predict, read_rates
+from fundus.screening.pipeline import ROWS_A_TASK
 from fundus.screening.placement import tune
 
 BATCH = 4
@@ -66,11 +70,11 @@ def pool(nodes: int, threads: int) -> dict[str, Any]:
     return {"compute": strategy, "num_cpus": 1, "batch_size": BATCH}
 
 
-def simulate(pictures: int, rates: Rates, cpu: Pool, gpu: Pool) -> tuple[float, float]:
+def simulate(
+    pictures: int, rates: Rates, cpu: Pool, gpu: Pool, task: int = BATCH
+) -> tuple[float, float]:
     """Seconds to the first row, and to the last one."""
-    slices = [
-        pa.table({"id": range(i, min(i + BATCH, pictures))}) for i in range(0, pictures, BATCH)
-    ]
+    slices = [pa.table({"id": range(i, min(i + task, pictures))}) for i in range(0, pictures, task)]
     rows = (
         ray.data.from_arrow(slices)
         .map_batches(Sleep, fn_constructor_args=(rates.cpu,), **pool(cpu.nodes, cpu.slots))
@@ -107,6 +111,19 @@ def compare(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
     }
 
 
+def handed_out(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
+    """Pictures a second through stages that take no time: what the driver alone can do."""
+    cpu, gpu = Pool(nodes * 3 // 4, cores), Pool(nodes - nodes * 3 // 4, 1)
+    pictures = cpu.nodes * cores * BATCHES_A_READER * ROWS_A_TASK
+    nothing = replace(rates, read=0, crop=0, measure=0, locate=1e-6, segment=1e-6)
+    first, last = simulate(pictures, nothing, cpu, gpu, ROWS_A_TASK)
+    return {
+        "nodes": nodes,
+        "pictures": pictures,
+        "pictures_a_second": round(pictures / (last - first)),
+    }
+
+
 def tasks_a_second(count: int) -> float:
     """Empty tasks, workers warm."""
 
@@ -129,7 +146,9 @@ def memory(head: Any) -> dict[str, int]:
     return {f"{name}_mb": round(size / 1e6) for name, size in sizes.items()}
 
 
-def on_one_raylet(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
+def on_one_raylet(
+    work: Callable[[int, Rates, int], dict[str, Any]], nodes: int, rates: Rates, cores: int
+) -> dict[str, Any]:
     ray.init(
         # A place for each process and a few more: Ray Data's own small tasks take all they find.
         num_cpus=nodes // 2 + 4,
@@ -145,7 +164,7 @@ def on_one_raylet(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
         tune(context)
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        found = compare(nodes, rates, cores)
+        found = work(nodes, rates, cores)
         return found | memory(ray._private.worker._global_node)
     finally:
         ray.shutdown()
@@ -174,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rates", type=Path, required=True, help="of benchmarks/stages.py")
     parser.add_argument("--nodes", type=int, nargs="*", default=[])
+    parser.add_argument("--idle", type=int, nargs="*", default=[])
     parser.add_argument("--raylets", type=int, nargs="*", default=[])
     parser.add_argument("--cores", type=int, default=4, help="readers of a CPU node")
     parser.add_argument("--slower", type=float, default=20, help="factor on the seconds")
@@ -182,7 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = ("read", "locate", "crop", "segment", "measure")
     rates = replace(rates, **{name: getattr(rates, name) * given.slower for name in names})
     for nodes in given.nodes:
-        print(json.dumps(on_one_raylet(nodes, rates, given.cores)), flush=True)
+        print(json.dumps(on_one_raylet(compare, nodes, rates, given.cores)), flush=True)
+    for nodes in given.idle:
+        print(json.dumps(on_one_raylet(handed_out, nodes, rates, given.cores)), flush=True)
     for nodes in given.raylets:
         print(json.dumps(on_real_raylets(nodes)), flush=True)
     return 0

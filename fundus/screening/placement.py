@@ -91,7 +91,8 @@ def placement(
     """The stages' claims and bounds on these resources: CPU, GPU, memory (see `reachable`).
 
     Readers go to nodes with the resource `READER`, if there are such, so that they leave the CPUs
-    beside GPUs to the models. `environment` are variables of the stages' processes, see `fundus.screening.logs.name_run`.
+    beside GPUs to the models. `environment` are variables of the stages' processes, see
+    `fundus.screening.logs.name_run`.
     All actors and two light tasks fit at once, on however small a machine: nothing waits for ever.
     Without GPUs one of each stage fits on a node of `node_cpus` (`smallest_node`), too: should it
     be the last one left, the run goes on there.
