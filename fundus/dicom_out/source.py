@@ -13,6 +13,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from fundus.images.dicom import silence
+
 Kind = Literal["seg", "sr"]
 
 MANUFACTURER = "fundus"
@@ -67,7 +69,8 @@ def other_uid(source: Dataset, what: str, frame: int, bundle: str) -> str:
 
 def file_name(header: bytes, kind: Kind, *, frame: int, bundle: str) -> str:
     """`<kind>-<UID>.dcm`, of the object's own UID: nothing of the patient or the source."""
-    return f"{kind}-{instance_uid(read(header), kind, frame, bundle)}.dcm"
+    with silence():
+        return f"{kind}-{instance_uid(read(header), kind, frame, bundle)}.dcm"
 
 
 def _uid(*parts: object) -> str:

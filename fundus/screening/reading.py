@@ -59,9 +59,7 @@ class Read:
         try:
             if isinstance(content, FetchFailed):
                 raise content
-            found = self.decode(
-                content, subject_key=self.subject_key, keep_header=self.keep_header
-            )
+            found = self.decode(content, subject_key=self.subject_key, keep_header=self.keep_header)
         except (FetchFailed, Refused) as refusal:
             failed = {"status": refusal.status, "error": refusal.reason}
             return [_columns_of_picture(BLANK) | failed | {"width": 0, "height": 0}]
