@@ -2,6 +2,7 @@ import io
 import shutil
 import subprocess
 import traceback
+import warnings
 
 import highdicom
 import numpy as np
@@ -118,7 +119,14 @@ def test_writing_again_gives_the_same_bytes_and_another_bundle_another_object():
 
 def test_file_names_and_errors_name_nobody():
     source = header(PatientSex="Planted", StudyDate="Planted")
-    said = [file_name(source, kind, frame=1, bundle=BUNDLE) for kind in ("seg", "sr")]
+    with pytest.warns(UserWarning, match="lanted"):  # as pydicom does of its own
+        foul = header(SOPInstanceUID="Planted")
+    said = []
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for kind in ("seg", "sr"):
+            said += [file_name(one, kind, frame=1, bundle=BUNDLE) for one in (source, foul)]
+    said += [str(one.message) for one in warned]
     for broken in (source, header(without=["StudyInstanceUID"]), header()):
         try:
             segmentation(broken, MASK[:-1] if broken == header() else MASK, bundle=BUNDLE)
