@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
+import ray
 import torch
 from dicom_files import dicom_file
 from PIL import Image
+from ray.data._internal.metadata_exporter import sanitize_for_struct
 from test_images_decode import SMOOTH, saved, saved_by_opencv, vast_png
 
 from fundus.anatomy.labels import CUP
@@ -269,6 +271,13 @@ def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
     written = [file for file in results.rglob("*") if file.is_file()]
     assert len(written) > 4 and not any(b"jane" in file.read_bytes() for file in written)
     assert pipeline.screen(config, tiny_bundle()).rows == 0
+
+
+def test_a_secret_arrives_whole_and_is_not_told_on_its_way():
+    secret = pseudonyms.Secret(b"a key of the site's own")
+    assert ray.cloudpickle.loads(ray.cloudpickle.dumps(secret)) == b"a key of the site's own"
+    told = sanitize_for_struct({"fn_constructor_kwargs": {"subject_key": secret}})
+    assert told == {"fn_constructor_kwargs": {"subject_key": "Secret"}}
 
 
 @pytest.mark.s3

@@ -23,6 +23,26 @@ def key() -> bytes | None:
     return text.encode() or None
 
 
+class Secret:
+    """A key on its way to other processes, where it arrives as the plain bytes.
+
+    Ray Data tells its own logs what a stage is made with, and bytes as a list of numbers.
+    """
+
+    def __init__(self, value: bytes | None) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "Secret"
+
+    def __reduce__(self) -> tuple:
+        return _plain, (self._value,)
+
+
+def _plain(value: bytes | None) -> bytes | None:
+    return value
+
+
 def pseudonym(text: str, secret: bytes) -> str:
     """64 hexadecimal digits, the same for the same text and key."""
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()

@@ -145,7 +145,7 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
         fn_constructor_kwargs={
             "crops": config.crops,
             "keep_header": bool(config.dicom_out),
-            "subject_key": pseudonyms.key(),
+            "subject_key": pseudonyms.Secret(pseudonyms.key()),
         },
         # All that a task takes: while some are fetched, others are decoded.
         batch_size=share,
