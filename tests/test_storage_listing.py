@@ -155,6 +155,22 @@ def test_a_list_names_paths_and_uris_each_once(tmp_path):
     assert "SECRET" not in str(refused.value)
 
 
+def test_a_list_that_names_an_object_in_several_ways_lists_it_once(tmp_path, monkeypatch):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "c.jpg").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
+    monkeypatch.chdir(tmp_path)
+    real = str(tmp_path.resolve())
+    names = [f"{real}/a b/c.jpg", f"{real}/a b/./c.jpg", "a b/c.jpg", f"{real}/link/c.jpg"]
+    names += [f"file://{real}/a%20b/c.jpg", f"file://{real}/./a b//c.jpg"]
+    names += [f"file://localhost{real}/link/../a%20b/c.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    assert list(walk("@list.txt")) == list(walk(f"{real}/a b"))
+    (tmp_path / "list.txt").write_text("file:///a%00b.jpg")
+    with pytest.raises(ValueError, match=r"line 1 of .*null"):
+        list(walk("@list.txt"))
+
+
 # S3
 
 
@@ -233,7 +249,8 @@ def test_an_archive_that_cannot_be_listed_is_refused_at_once(s3, bucket, monkeyp
 def test_a_list_names_s3_objects(s3, bucket, fill, tmp_path):
     fill("a 1.jpg", "b.jpg")
     (tmp_path / "list.txt").write_text(
-        f"s3://{bucket}/a%201.jpg\ns3://{bucket}/b.jpg\ns3://{bucket}/gone.jpg"
+        f"s3://{bucket}/a%201.jpg\ns3://{bucket}/b.jpg\ns3://{bucket}/gone.jpg\n"
+        f"s3://{bucket}/a 1.jpg\ns3://{bucket}/%62.jpg"
     )
     found = list(walk(f"@{tmp_path}/list.txt"))
     assert [entry.status for entry in found] == ["", "", "read_failed"]
