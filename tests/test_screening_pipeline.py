@@ -359,3 +359,9 @@ def test_dicom_objects_lie_beside_the_rows_and_a_second_time_change_nothing(ray_
     )
     pipeline.screen(replace(config, results=str(tmp_path / "again")), bundle)
     assert objects == {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}
+    # A corrected object has its UID still, and so may another.
+    (archive / "two.dcm").write_bytes(dicom_file(frames[::-1], number=7))
+    (archive / "twin.dcm").write_bytes(dicom_file(frames, number=7))
+    pipeline.screen(config, bundle)
+    after = {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}
+    assert len(after) == 12 and objects.items() < after.items()
