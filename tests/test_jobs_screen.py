@@ -73,10 +73,12 @@ def test_results_that_are_held_end_the_job_at_once_with_exit_code_5(archive, tmp
         ({"--max-failure-rate": "2"}, "give a share"),
         ({"--bundle": "missing"}, "no bundle.json"),
         ({"--limit": "0"}, "limit"),
+        ({"--dicom-seg": "results"}, "would mix with them"),
+        ({"--dicom-seg": "archive/dicom"}, "screened the next time"),
     ],
 )
 def test_a_bad_configuration_is_one_sentence_and_exit_code_2(
-    archive, tmp_path, capsys, changed, sentence
+    archive, tmp_path, capsys, monkeypatch, changed, sentence
 ):
     given = {
         "--archive": str(archive),
@@ -84,6 +86,7 @@ def test_a_bad_configuration_is_one_sentence_and_exit_code_2(
         "--bundle": str(tmp_path / "bundle"),
     }
     arguments = [word for pair in (given | changed).items() for word in pair]
+    monkeypatch.chdir(tmp_path)
     assert job("screen")(arguments) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1

@@ -326,6 +326,17 @@ def test_bad_configurations_are_refused_in_a_sentence(tmp_path):
         Screening(str(tmp_path), str(tmp_path / "out"), limit=0)
     with pytest.raises(ValueError, match="gradability"):
         Screening(str(tmp_path), str(tmp_path / "out"), gradability="strict")
+    out = tmp_path / "out"
+    for place in (out, f"file://{out}/dicom", f"{tmp_path}/x/../out/dicom/"):
+        with pytest.raises(ValueError, match="in the results would mix"):
+            Screening(str(tmp_path), str(out), dicom_out=str(place))
+    for place in (tmp_path, tmp_path / "dicom"):
+        with pytest.raises(ValueError, match="screened the next time"):
+            Screening(f"{tmp_path}/", str(out), dicom_out=str(place))
+    with pytest.raises(ValueError, match="screened the next time"):
+        Screening("s3://clinic/2027", "s3://out/rows", dicom_out="s3://clinic/2027/seg/")
+    Screening("s3://clinic/2027", "s3://out/rows", dicom_out="s3://clinic/2027-seg")
+    Screening(f"@{tmp_path}/list.txt", str(out), dicom_out=str(tmp_path / "dicom"))
     config = Screening(str(tmp_path), str(tmp_path / "out"))
     with pytest.raises(ValueError, match="no detector"):
         config.check(tiny_bundle().without(DETECTOR))

@@ -51,6 +51,11 @@ def normal(name: str) -> str:
     return "file://" + encode(os.fsencode(os.path.realpath(path)))
 
 
+def lies_in(uri: str, folder: str) -> bool:
+    """Whether it is the folder or prefix, or below it; both as paths or URIs."""
+    return (normal(uri).rstrip("/") + "/").startswith(normal(folder).rstrip("/") + "/")
+
+
 def split_s3(uri: str) -> tuple[str, str]:
     """(bucket, key) of an s3:// URI. ValueError in a sentence for another, or without a bucket."""
     if scheme_of(uri) != S3:
