@@ -288,6 +288,28 @@ def test_other_storage_is_listed_and_read_through_fsspec(monkeypatch):
         walk("memory://nothing")
 
 
+def test_whatever_other_storage_raises_is_a_reason_that_names_its_kind_alone(monkeypatch):
+    class HttpError(Exception):
+        """As gcsfs has it: no OSError."""
+
+    def refuse(*_, **__):
+        raise HttpError("Planted")
+
+    monkeypatch.setitem(objects.PACKAGES, "memory", "fsspec")
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/ward/a.jpg", b"1")
+    (entry,) = walk("memory://ward")
+    quick = objects.Retry(tries=2, first_s=0.01)
+    monkeypatch.setattr(type(memory), "cat_file", refuse)
+    with pytest.raises(FetchFailed) as failed:
+        fetch(entry.uri, entry.etag, retry=quick)
+    assert failed.value.status == "read_failed"
+    assert failed.value.reason == "the connection to the storage failed (HttpError)"
+    monkeypatch.setattr(type(memory), "exists", refuse)
+    with pytest.raises(ValueError, match=r"cannot be listed \(HttpError\)"):
+        walk("memory://ward")
+
+
 def test_storage_whose_package_is_missing_says_which(monkeypatch):
     with pytest.raises(ValueError, match="gs:// needs the package gcsfs"):
         walk("gs://clinic/eyes")

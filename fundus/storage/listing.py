@@ -89,7 +89,7 @@ def _existing_other(archive: str) -> tuple[str, Any, str]:
     system, root = other(archive)
     try:
         there = system.exists(root)
-    except OSError as error:
+    except Exception as error:  # fsspec's plugins raise what their own libraries do
         reason = f"the archive {archive} cannot be listed ({type(error).__name__})"
         raise ValueError(reason) from error
     if not there:

@@ -144,7 +144,9 @@ def _read_other(uri: str, etag: str, start: int, stop: int | None) -> bytes:
         raise FetchFailed("read_failed", s3.MEANINGS[404]) from error
     except PermissionError as error:
         raise FetchFailed("read_failed", s3.MEANINGS[403]) from error
-    except OSError as error:
+    except FetchFailed:
+        raise
+    except Exception as error:  # fsspec's plugins raise what their own libraries do
         raise Passing(f"the connection to the storage failed ({type(error).__name__})") from error
 
 
