@@ -268,9 +268,31 @@ def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
         {"uri": one["uri"], "source": (archive / "jane-doe.png").as_uri()}
     ]
     assert secrets.stat().st_mode & 0o077 == 0
+    plain = replace(config, pseudonymise_uris=False, uri_map=None)
+    for look in (pipeline.screen, lambda c, b: standing.standing(c, c.results, b.digest)):
+        with pytest.raises(ValueError, match="carry pseudonyms, not plain URIs: give the results"):
+            look(plain, tiny_bundle())
     written = [file for file in results.rglob("*") if file.is_file()]
     assert len(written) > 4 and not any(b"jane" in file.read_bytes() for file in written)
     assert pipeline.screen(config, tiny_bundle()).rows == 0
+
+
+def test_a_results_place_keeps_to_one_way_of_naming_objects(tmp_path):
+    """Otherwise every picture would be there twice, and under its name after all."""
+    one, other = b"a key of the site's own", b"another key of the site"
+    for first, second, sentence in (
+        (None, one, "carry plain URIs, not pseudonyms"),
+        (one, None, "carry pseudonyms, not plain URIs"),
+        (one, other, "carry pseudonyms, made with another key"),
+    ):
+        place = open_place(str(tmp_path / sentence))
+        pseudonyms.check(place, second)
+        pseudonyms.keep_to(place, first)
+        pseudonyms.keep_to(place, first)
+        for look in (pseudonyms.keep_to, pseudonyms.check):
+            with pytest.raises(ValueError, match=sentence) as refused:
+                look(place, second)
+        assert "key of" not in str(refused.value) + str(place.read(pseudonyms.NAME))[:40]
 
 
 def test_a_secret_arrives_whole_and_is_not_told_on_its_way():

@@ -70,6 +70,11 @@ class Screening:
         kind = "disc crops" if self.crops else "frames"
         return f"{kind}, gradability {self.gradability}"
 
+    @property
+    def uri_key(self) -> bytes | None:
+        """What URIs are made pseudonyms with; None where they stay as they are."""
+        return pseudonyms.key() if self.pseudonymise_uris else None
+
     def check(self, bundle: Bundle) -> None:
         """ValueError, in one sentence, when the bundle cannot do this run."""
         if not self.crops and DETECTOR not in bundle.networks:
