@@ -2,6 +2,7 @@ import io
 import shutil
 import subprocess
 import traceback
+import warnings
 
 import highdicom
 import numpy as np
@@ -18,7 +19,8 @@ from fundus.dicom_out.sr import report
 from fundus.images import roi
 from fundus.images.picture import pictures
 
-BUNDLE = "5e" * 32
+RESULT = "file:///a/b.dcm\n1-2\n5e5e\nframes"
+ABOUT = {"bundle": "5e" * 32, "identity": RESULT}
 FRAME = np.full((240, 320, 3), 90, np.uint8)
 
 
@@ -47,12 +49,12 @@ def read(data):
 
 
 def both(source, **options):
-    yield segmentation(source, MASK, bundle=BUNDLE, **options)
-    yield report(source, MEASURES, bundle=BUNDLE, **options)
+    yield segmentation(source, MASK, **ABOUT, **options)
+    yield report(source, MEASURES, **ABOUT, **options)
 
 
 def test_the_segments_are_the_disc_with_its_cup_and_the_cup():
-    made = highdicom.seg.segread(io.BytesIO(segmentation(header(), MASK, bundle=BUNDLE)))
+    made = highdicom.seg.segread(io.BytesIO(segmentation(header(), MASK, **ABOUT)))
     assert [s.segment_label for s in map(made.get_segment_description, (1, 2))] == [
         "Optic disc",
         "Optic cup",
@@ -80,7 +82,7 @@ def test_the_frame_is_named_where_the_source_has_several():
     for data in both(header()):
         assert "Referenced Frame Number" not in str(read(data))
     with pytest.raises(ValueError, match="no frame 3"):
-        segmentation(header(frames), MASK, bundle=BUNDLE, frame=3)
+        segmentation(header(frames), MASK, **ABOUT, frame=3)
 
 
 def numbers(item):
@@ -94,7 +96,7 @@ def numbers(item):
 
 
 def test_the_report_holds_the_ratios_in_dicoms_own_codes():
-    made = read(report(header(), MEASURES, bundle=BUNDLE, laterality="OD"))
+    made = read(report(header(), MEASURES, **ABOUT, laterality="OD"))
     assert made.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     found = list(numbers(made))
     assert found == [
@@ -105,23 +107,30 @@ def test_the_report_holds_the_ratios_in_dicoms_own_codes():
     (segmented,) = [read(d) for d in both(header()) if read(d).Modality == "SEG"]
     assert segmented.SOPInstanceUID in str(made)
     with pytest.raises(ValueError, match="no measure"):
-        report(header(), {"vcdr": None}, bundle=BUNDLE)
+        report(header(), {"vcdr": None}, **ABOUT)
 
 
-def test_writing_again_gives_the_same_bytes_and_another_bundle_another_object():
+def test_writing_again_gives_the_same_bytes_and_another_result_another_object():
     assert list(both(header())) == list(both(header()))
-    other = segmentation(header(), MASK, bundle="00" * 32)
-    first = segmentation(header(), MASK, bundle=BUNDLE)
+    other = segmentation(header(), MASK, bundle="5e" * 32, identity=RESULT.replace("1-2", "1-3"))
+    first = segmentation(header(), MASK, **ABOUT)
     assert read(other).SOPInstanceUID != read(first).SOPInstanceUID
-    assert read(first).SOPInstanceUID in file_name(header(), "seg", frame=1, bundle=BUNDLE)
+    assert read(first).SOPInstanceUID in file_name(header(), "seg", identity=RESULT)
 
 
 def test_file_names_and_errors_name_nobody():
     source = header(PatientSex="Planted", StudyDate="Planted")
-    said = [file_name(source, kind, frame=1, bundle=BUNDLE) for kind in ("seg", "sr")]
+    with pytest.warns(UserWarning, match="lanted"):  # as pydicom does of its own
+        foul = header(SOPInstanceUID="Planted")
+    said = []
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for kind in ("seg", "sr"):
+            said += [file_name(one, kind, identity=RESULT) for one in (source, foul)]
+    said += [str(one.message) for one in warned]
     for broken in (source, header(without=["StudyInstanceUID"]), header()):
         try:
-            segmentation(broken, MASK[:-1] if broken == header() else MASK, bundle=BUNDLE)
+            segmentation(broken, MASK[:-1] if broken == header() else MASK, **ABOUT)
         except ValueError as error:
             said.append("".join(traceback.format_exception(error)))
     assert len(said) > 3

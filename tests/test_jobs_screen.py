@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,10 +73,12 @@ def test_results_that_are_held_end_the_job_at_once_with_exit_code_5(archive, tmp
         ({"--max-failure-rate": "2"}, "give a share"),
         ({"--bundle": "missing"}, "no bundle.json"),
         ({"--limit": "0"}, "limit"),
+        ({"--dicom-seg": "results"}, "would mix with them"),
+        ({"--dicom-seg": "archive/dicom"}, "screened the next time"),
     ],
 )
 def test_a_bad_configuration_is_one_sentence_and_exit_code_2(
-    archive, tmp_path, capsys, changed, sentence
+    archive, tmp_path, capsys, monkeypatch, changed, sentence
 ):
     given = {
         "--archive": str(archive),
@@ -83,14 +86,21 @@ def test_a_bad_configuration_is_one_sentence_and_exit_code_2(
         "--bundle": str(tmp_path / "bundle"),
     }
     arguments = [word for pair in (given | changed).items() for word in pair]
+    monkeypatch.chdir(tmp_path)
     assert job("screen")(arguments) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
     assert not (tmp_path / "results").exists()
 
 
+def forms_of(secret):
+    """How a secret could be found: as it is, and as a list of the numbers of its bytes."""
+    numbers = rb"(\.0)?\W{1,20}".join(b"%d" % byte for byte in secret.encode()[:16])
+    return re.compile(re.escape(secret.encode()) + b"|" + numbers)
+
+
 @pytest.mark.slow
-def test_nothing_of_a_patient_is_in_rows_logs_errors_or_names(archive, tmp_path):
+def test_nothing_of_a_patient_and_no_secret_is_in_rows_logs_errors_or_names(archive, tmp_path):
     """DICOM with planted names, sound and broken, and a grep over all that the run leaves."""
     planted = {
         "PatientName": "Planted^Person",
@@ -105,33 +115,39 @@ def test_nothing_of_a_patient_is_in_rows_logs_errors_or_names(archive, tmp_path)
     (archive / "3.dcm").write_bytes(
         dicom_file(SMOOTH, PhotometricInterpretation="PLANTED", **planted)
     )
+    with pytest.warns(UserWarning, match="Planted"):  # as pydicom does of its own
+        foul = dicom_file(SMOOTH, SOPInstanceUID="Planted^Person", **planted)
+    (archive / "4.dcm").write_bytes(foul)
     results, folder = tmp_path / "results", Path(tempfile.mkdtemp(dir="/tmp"))  # a short path
     command = [sys.executable, str(JOBS / "screen.py"), "--archive", str(archive)]
-    command += [
-        "--results",
-        str(results),
-        "--bundle",
-        str(tmp_path / "bundle"),
-        "--roi",
-        "--gradability",
-        "off",
-    ]
-    environment = os.environ | {
-        "RAY_TMPDIR": str(folder),
+    command += ["--results", str(results), "--bundle", str(tmp_path / "bundle"), "--roi"]
+    command += ["--gradability", "off", "--dicom-seg", str(tmp_path / "dicom")]
+    secrets = {
         pseudonyms.KEY: "a key of the site's own",
+        "AWS_SECRET_ACCESS_KEY": "a secret that the cloud gave",
     }
+    environment = os.environ | secrets | {"RAY_TMPDIR": str(folder), "PYTHONWARNINGS": "always"}
+    # Ray then logs what it tells of a data set's stages, with their arguments.
+    environment["RAY_enable_export_api_write"] = "1"
     done = subprocess.run(command, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     table = pq.read_table(results / "rows")
     rows = {one["uri"].rsplit("/", 1)[1]: one for one in table.to_pylist()}
     assert rows["1.dcm"]["status"] == "ok" and len(rows["1.dcm"]["subject"]) == 64
     assert rows["2.dcm"]["status"] != "ok" != rows["3.dcm"]["status"]
+    assert rows["4.dcm"]["status"] == "ok"
+    objects = list((tmp_path / "dicom").iterdir())
     files = [file for top in (results, folder) for file in top.rglob("*") if file.is_file()]
-    assert len(files) > 20
-    left = [done.stdout, done.stderr, repr(rows).encode(), *(file.read_bytes() for file in files)]
-    for text in left:
-        assert b"planted" not in text.lower() and b"19481231" not in text
-    assert not any("lanted" in str(file) for file in files)
+    assert len(files) > 20 and len(objects) >= 2
+    assert any("EXPORT_DATASET_METADATA" in file.name for file in files)
+    left = {str(file): file.read_bytes() for file in files}
+    left |= {"stdout": done.stdout, "stderr": done.stderr, "rows": repr(rows).encode()}
+    for name, text in left.items():
+        assert b"planted" not in text.lower() and b"19481231" not in text, name
+    left |= {str(file): file.read_bytes() for file in objects}  # they name the patient
+    for secret in map(forms_of, secrets.values()):
+        assert not [name for name, text in left.items() if secret.search(text)]
+    assert not any("lanted" in name for name in left)
     shutil.rmtree(folder)
 
 

@@ -49,6 +49,14 @@ def test_a_process_id_that_came_back_is_another_process(place: Place) -> None:
         pass
 
 
+def test_a_process_of_another_container_is_not_known_to_be_gone(place: Place) -> None:
+    """On one host and with its network, the name and the boot are the same, the ids are not."""
+    assert Holder().pids.startswith("pid:") or sys.platform != "linux"
+    another(place, pids="pid:[1]", started="1")
+    with pytest.raises(ClaimHeld):
+        Claim(place).acquire()
+
+
 def test_of_another_machine_the_storages_clock_decides(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

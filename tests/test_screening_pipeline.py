@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pydicom
 import pytest
+import ray
 import torch
 from dicom_files import dicom_file
 from PIL import Image
+from ray.data._internal.metadata_exporter import sanitize_for_struct
 from test_images_decode import SMOOTH, saved, saved_by_opencv, vast_png
 
 from fundus.anatomy.labels import CUP
@@ -268,9 +270,38 @@ def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
         {"uri": one["uri"], "source": (archive / "jane-doe.png").as_uri()}
     ]
     assert secrets.stat().st_mode & 0o077 == 0
+    plain = replace(config, pseudonymise_uris=False, uri_map=None)
+    for look in (pipeline.screen, lambda c, b: standing.standing(c, c.results, b.digest)):
+        with pytest.raises(ValueError, match="carry pseudonyms, not plain URIs: give the results"):
+            look(plain, tiny_bundle())
     written = [file for file in results.rglob("*") if file.is_file()]
     assert len(written) > 4 and not any(b"jane" in file.read_bytes() for file in written)
     assert pipeline.screen(config, tiny_bundle()).rows == 0
+
+
+def test_a_results_place_keeps_to_one_way_of_naming_objects(tmp_path):
+    """Otherwise every picture would be there twice, and under its name after all."""
+    one, other = b"a key of the site's own", b"another key of the site"
+    for first, second, sentence in (
+        (None, one, "carry plain URIs, not pseudonyms"),
+        (one, None, "carry pseudonyms, not plain URIs"),
+        (one, other, "carry pseudonyms, made with another key"),
+    ):
+        place = open_place(str(tmp_path / sentence))
+        pseudonyms.check(place, second)
+        pseudonyms.keep_to(place, first)
+        pseudonyms.keep_to(place, first)
+        for look in (pseudonyms.keep_to, pseudonyms.check):
+            with pytest.raises(ValueError, match=sentence) as refused:
+                look(place, second)
+        assert "key of" not in str(refused.value) + str(place.read(pseudonyms.NAME))[:40]
+
+
+def test_a_secret_arrives_whole_and_is_not_told_on_its_way():
+    secret = pseudonyms.Secret(b"a key of the site's own")
+    assert ray.cloudpickle.loads(ray.cloudpickle.dumps(secret)) == b"a key of the site's own"
+    told = sanitize_for_struct({"fn_constructor_kwargs": {"subject_key": secret}})
+    assert told == {"fn_constructor_kwargs": {"subject_key": "Secret"}}
 
 
 @pytest.mark.s3
@@ -319,6 +350,17 @@ def test_bad_configurations_are_refused_in_a_sentence(tmp_path):
         Screening(str(tmp_path), str(tmp_path / "out"), limit=0)
     with pytest.raises(ValueError, match="gradability"):
         Screening(str(tmp_path), str(tmp_path / "out"), gradability="strict")
+    out = tmp_path / "out"
+    for place in (out, f"file://{out}/dicom", f"{tmp_path}/x/../out/dicom/"):
+        with pytest.raises(ValueError, match="in the results would mix"):
+            Screening(str(tmp_path), str(out), dicom_out=str(place))
+    for place in (tmp_path, tmp_path / "dicom"):
+        with pytest.raises(ValueError, match="screened the next time"):
+            Screening(f"{tmp_path}/", str(out), dicom_out=str(place))
+    with pytest.raises(ValueError, match="screened the next time"):
+        Screening("s3://clinic/2027", "s3://out/rows", dicom_out="s3://clinic/2027/seg/")
+    Screening("s3://clinic/2027", "s3://out/rows", dicom_out="s3://clinic/2027-seg")
+    Screening(f"@{tmp_path}/list.txt", str(out), dicom_out=str(tmp_path / "dicom"))
     config = Screening(str(tmp_path), str(tmp_path / "out"))
     with pytest.raises(ValueError, match="no detector"):
         config.check(tiny_bundle().without(DETECTOR))
@@ -352,3 +394,9 @@ def test_dicom_objects_lie_beside_the_rows_and_a_second_time_change_nothing(ray_
     )
     pipeline.screen(replace(config, results=str(tmp_path / "again")), bundle)
     assert objects == {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}
+    # A corrected object has its UID still, and so may another.
+    (archive / "two.dcm").write_bytes(dicom_file(frames[::-1], number=7))
+    (archive / "twin.dcm").write_bytes(dicom_file(frames, number=7))
+    pipeline.screen(config, bundle)
+    after = {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}
+    assert len(after) == 12 and objects.items() < after.items()

@@ -68,6 +68,25 @@ def test_a_body_that_broke_is_resumed_where_it_broke(eye, faults, monkeypatch):
     assert {kw["IfMatch"] for kw in asked} == {f'"{eye.etag}"'}
 
 
+@pytest.mark.parametrize("answered", [None, "bytes=7-", "bytes=0-1999999", "bytes=500000-1500000"])
+def test_a_server_that_sends_other_bytes_than_were_asked_for_is_not_believed(
+    eye, faults, monkeypatch, answered
+):
+    """Whole bodies, or others than the part that is missing, would make a picture of nonsense."""
+    once = objects.s3.once
+    faults(Fault(TRUNCATE, "GET"))
+
+    def with_another_range(*args, Range=None, **asked):
+        other = {"Range": answered} if Range and answered else {}
+        return once(*args, **asked, **other)
+
+    monkeypatch.setattr(objects.s3, "once", with_another_range)
+    refusal = ("read_failed", "the storage sends other bytes than were asked for")
+    assert reason(eye) == refusal
+    with pytest.raises(FetchFailed, match=refusal[1]):
+        objects.read(eye.uri, eye.etag, 500_000, 1_000_000, QUICK)
+
+
 def test_an_object_that_changed_is_never_put_together_from_two(s3, bucket, eye, faults):
     proxy = faults(Fault(STALL, "GET", "eye.jpg"), stall_s=5)
 

@@ -155,6 +155,22 @@ def test_a_list_names_paths_and_uris_each_once(tmp_path):
     assert "SECRET" not in str(refused.value)
 
 
+def test_a_list_that_names_an_object_in_several_ways_lists_it_once(tmp_path, monkeypatch):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "c.jpg").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
+    monkeypatch.chdir(tmp_path)
+    real = str(tmp_path.resolve())
+    names = [f"{real}/a b/c.jpg", f"{real}/a b/./c.jpg", "a b/c.jpg", f"{real}/link/c.jpg"]
+    names += [f"file://{real}/a%20b/c.jpg", f"file://{real}/./a b//c.jpg"]
+    names += [f"file://localhost{real}/link/../a%20b/c.jpg"]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    assert list(walk("@list.txt")) == list(walk(f"{real}/a b"))
+    (tmp_path / "list.txt").write_text("file:///a%00b.jpg")
+    with pytest.raises(ValueError, match=r"line 1 of .*null"):
+        list(walk("@list.txt"))
+
+
 # S3
 
 
@@ -233,7 +249,8 @@ def test_an_archive_that_cannot_be_listed_is_refused_at_once(s3, bucket, monkeyp
 def test_a_list_names_s3_objects(s3, bucket, fill, tmp_path):
     fill("a 1.jpg", "b.jpg")
     (tmp_path / "list.txt").write_text(
-        f"s3://{bucket}/a%201.jpg\ns3://{bucket}/b.jpg\ns3://{bucket}/gone.jpg"
+        f"s3://{bucket}/a%201.jpg\ns3://{bucket}/b.jpg\ns3://{bucket}/gone.jpg\n"
+        f"s3://{bucket}/a 1.jpg\ns3://{bucket}/%62.jpg"
     )
     found = list(walk(f"@{tmp_path}/list.txt"))
     assert [entry.status for entry in found] == ["", "", "read_failed"]
@@ -269,6 +286,28 @@ def test_other_storage_is_listed_and_read_through_fsspec(monkeypatch):
             fetch(entry.uri, entry.etag)
     with pytest.raises(ValueError, match="is not there"):
         walk("memory://nothing")
+
+
+def test_whatever_other_storage_raises_is_a_reason_that_names_its_kind_alone(monkeypatch):
+    class HttpError(Exception):
+        """As gcsfs has it: no OSError."""
+
+    def refuse(*_, **__):
+        raise HttpError("Planted")
+
+    monkeypatch.setitem(objects.PACKAGES, "memory", "fsspec")
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/ward/a.jpg", b"1")
+    (entry,) = walk("memory://ward")
+    quick = objects.Retry(tries=2, first_s=0.01)
+    monkeypatch.setattr(type(memory), "cat_file", refuse)
+    with pytest.raises(FetchFailed) as failed:
+        fetch(entry.uri, entry.etag, retry=quick)
+    assert failed.value.status == "read_failed"
+    assert failed.value.reason == "the connection to the storage failed (HttpError)"
+    monkeypatch.setattr(type(memory), "exists", refuse)
+    with pytest.raises(ValueError, match=r"cannot be listed \(HttpError\)"):
+        walk("memory://ward")
 
 
 def test_storage_whose_package_is_missing_says_which(monkeypatch):

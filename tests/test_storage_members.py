@@ -174,6 +174,52 @@ def test_a_tar_gz_that_grows_like_a_bomb_is_left_after_its_bound(tmp_path):
     assert (archive.status, "a header of 7516192768 bytes" in archive.error) == ("too_large", True)
 
 
+def headers_alone(content, count, kind=tarfile.XHDTYPE):
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = kind, len(content)
+    return (header.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)) * count
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("name", ["day.tar", "day.tar.gz"])
+def test_a_tar_of_headers_alone_is_left_after_its_bound(tmp_path, monkeypatch, name, kind):
+    body = headers_alone(b"11 path=ab\n", 9, kind) + a_tar({"a.jpg": b"1"})
+    body = gzip.compress(body) if "gz" in name else body
+    (entry,) = placed(tmp_path, name, body)
+    assert not entry.status
+    monkeypatch.setattr(tars, "MOST_EXTENSIONS", 8)
+    (entry,) = placed(tmp_path, name, body)
+    assert (entry.status, "too many headers: 9 of 99 bytes" in entry.error) == ("too_large", True)
+    monkeypatch.setattr(tars, "MOST_EXTENSIONS", 9)
+    monkeypatch.setattr(tars, "MOST_SAID", 90)
+    (entry,) = placed(tmp_path, name, body)
+    assert (entry.status, "too many headers: 9 of 99 bytes" in entry.error) == ("too_large", True)
+
+
+def test_headers_that_say_a_great_deal_are_read_to_the_bound_and_no_further(tmp_path, monkeypatch):
+    """Two hundred thousand records in each: what comes after one must not be copied for it."""
+    monkeypatch.setattr(tars, "MOST_SAID", 4 << 20)
+    body = headers_alone(b"5 a=\n" * (tars.MOST_HEADER // 5), 6)
+    (entry,) = placed(tmp_path, "day.tar", body)
+    assert (entry.status, "too many headers: 5" in entry.error) == ("too_large", True)
+
+
+def test_what_a_header_says_last_counts_and_what_is_sparse_is_refused(tmp_path):
+    said = b"5 a=\n" + b"12 path=old\n" + b"16 path=eye.jpg\n" + b"9 size=1\n"
+    found = placed(tmp_path, "day.tar", headers_alone(said, 1) + a_tar({"a.jpg": b"1"}))
+    assert [(inside(e), e.size, e.status) for e in found] == [("eye.jpg", 1, "")]
+    sparse = headers_alone(b"22 GNU.sparse.major=1\n", 1) + a_tar({"a.jpg": b"1"})
+    (entry,) = placed(tmp_path, "day.tar", sparse)
+    assert (entry.status, entry.error) == ("unsupported", "a sparse file, which is not read")
+    header = tarfile.TarInfo("a.jpg")
+    header.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[482] = 1
+    block[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(block))[0]
+    (entry,) = placed(tmp_path, "day.tar", bytes(block) + b"1" * (2 << 20))
+    assert (entry.status, "the map of a sparse file" in entry.error) == ("too_large", True)
+
+
 def test_members_that_share_their_bytes_are_refused(tmp_path):
     """As in the bombs whose thousands of members are one another's data."""
     body = bytearray(a_zip({"a.jpg": b"x" * 5_000, "b.jpg": b"x" * 5_000, "c.jpg": b"y"}))

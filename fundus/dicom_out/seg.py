@@ -26,13 +26,16 @@ SEGMENTS = (
 """Segment 1 is the disc with its cup, segment 2 the cup: they overlap."""
 
 
-def segmentation(header: bytes, mask: np.ndarray, *, bundle: str, frame: int = 1) -> bytes:
+def segmentation(
+    header: bytes, mask: np.ndarray, *, bundle: str, identity: str, frame: int = 1
+) -> bytes:
     """The mask of one frame as a DICOM file.
 
     header: `Picture.header` of the source. mask: HW uint8 {0, 1, 2} of the original frame
-    (`roi.restore`). bundle: digest of the bundle that made it. The file repeats the patient, the
-    study and the frame of reference of the source. A mask of another size, a frame that the source
-    has not and a header that cannot be built on raise ValueError, which quotes nothing of it.
+    (`roi.restore`). bundle: digest of the bundle that made it. identity: of the result, which gives
+    the file its UIDs. The file repeats the patient, the study and the frame of reference of the
+    source. A mask of another size, a frame that the source has not and a header that cannot be
+    built on raise ValueError, which quotes nothing of it.
     """
     with silence():
         source = sources.read(header)
@@ -43,12 +46,12 @@ def segmentation(header: bytes, mask: np.ndarray, *, bundle: str, frame: int = 1
             )
         stacked = np.stack([disc_of(mask), cup_of(mask)], axis=-1)[None].astype(np.uint8)
         try:
-            made = _build(source, stacked, frame, bundle)
+            made = _build(source, stacked, frame, bundle, identity)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             kind = type(error).__name__
             raise ValueError(f"no segmentation can be built on this header ({kind})") from None
         _refer(made, source, frames)
-        dimensions = sources.other_uid(source, "dimensions", frame, bundle)
+        dimensions = sources.other_uid(source, "dimensions", frame, identity)
         for item in (made.DimensionOrganizationSequence[0], made.DimensionIndexSequence[0]):
             item.DimensionOrganizationUID = dimensions
         made.PatientOrientation = ""  # of type 2: eyes are turned as laterality says
@@ -58,7 +61,9 @@ def segmentation(header: bytes, mask: np.ndarray, *, bundle: str, frame: int = 1
         return sources.finish(made, source)
 
 
-def _build(source: Dataset, stacked: np.ndarray, frame: int, bundle: str) -> Segmentation:
+def _build(
+    source: Dataset, stacked: np.ndarray, frame: int, bundle: str, identity: str
+) -> Segmentation:
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="fundus", version=bundle[:16], family=sources.ARTIFICIAL_INTELLIGENCE
     )
@@ -80,7 +85,7 @@ def _build(source: Dataset, stacked: np.ndarray, frame: int, bundle: str) -> Seg
         segment_descriptions=descriptions,
         series_instance_uid=sources.series_uid(source, "seg", bundle),
         series_number=900,
-        sop_instance_uid=sources.instance_uid(source, "seg", frame, bundle),
+        sop_instance_uid=sources.instance_uid(source, "seg", frame, identity),
         instance_number=frame,
         manufacturer=sources.MANUFACTURER,
         manufacturer_model_name="fundus",

@@ -1,7 +1,9 @@
 """The object that a result is derived from, and the identities of what is derived.
 
-The same source, frame and bundle give the same UIDs and, as every date is the source's own, the
-same bytes: writing again is harmless.
+The same result gives the same UIDs and, as every date is the source's own, the same bytes: writing
+again is harmless. Its `identity` is that of its row, as text: where the source lies, its content,
+what measured it how. The source's own UID does not suffice: archives hold two objects of one UID,
+and a corrected one keeps it.
 """
 
 import io
@@ -12,6 +14,8 @@ import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+
+from fundus.images.dicom import silence
 
 Kind = Literal["seg", "sr"]
 
@@ -50,9 +54,9 @@ def frame_reference(source: Dataset, frame: int) -> list[int] | None:
     return [frame] if count > 1 else None
 
 
-def instance_uid(source: Dataset, kind: Kind, frame: int, bundle: str) -> str:
-    """Of the object of this kind that the bundle with this digest derives from the frame."""
-    return _uid(kind, source.SOPInstanceUID, frame, bundle)
+def instance_uid(source: Dataset, kind: Kind, frame: int, identity: str) -> str:
+    """Of the object of this kind that holds the frame's result."""
+    return _uid(kind, source.SOPInstanceUID, frame, identity)
 
 
 def series_uid(source: Dataset, kind: Kind, bundle: str) -> str:
@@ -60,14 +64,15 @@ def series_uid(source: Dataset, kind: Kind, bundle: str) -> str:
     return _uid(kind, "series", source.SeriesInstanceUID, bundle)
 
 
-def other_uid(source: Dataset, what: str, frame: int, bundle: str) -> str:
+def other_uid(source: Dataset, what: str, frame: int, identity: str) -> str:
     """Of a thing inside such an object."""
-    return _uid(what, source.SOPInstanceUID, frame, bundle)
+    return _uid(what, source.SOPInstanceUID, frame, identity)
 
 
-def file_name(header: bytes, kind: Kind, *, frame: int, bundle: str) -> str:
+def file_name(header: bytes, kind: Kind, *, identity: str, frame: int = 1) -> str:
     """`<kind>-<UID>.dcm`, of the object's own UID: nothing of the patient or the source."""
-    return f"{kind}-{instance_uid(read(header), kind, frame, bundle)}.dcm"
+    with silence():
+        return f"{kind}-{instance_uid(read(header), kind, frame, identity)}.dcm"
 
 
 def _uid(*parts: object) -> str:

@@ -27,6 +27,7 @@ def report(
     measures: Mapping[str, float | None],
     *,
     bundle: str,
+    identity: str,
     frame: int = 1,
     laterality: str | None = None,
 ) -> bytes:
@@ -34,9 +35,9 @@ def report(
 
     header: `Picture.header` of the source. measures: by the names in `CODES`; others are left out,
     and so are None. laterality: "OD", "OS" or None. The report refers to the source and to the
-    segmentation that `seg.segmentation` makes of the same frame and bundle. No measure at all, a
-    frame that the source has not and a header that cannot be built on raise ValueError, which
-    quotes nothing of it.
+    segmentation that `seg.segmentation` makes of the same frame, bundle and identity. No measure at
+    all, a frame that the source has not and a header that cannot be built on raise ValueError,
+    which quotes nothing of it.
     """
     with silence():
         source = sources.read(header)
@@ -44,14 +45,16 @@ def report(
         known = {name: value for name in CODES if (value := measures.get(name)) is not None}
         if not known:
             raise ValueError("there is no measure to report")
-        segmented = _segmentation(source, frame, bundle)
+        segmented = _segmentation(source, frame, bundle, identity)
         try:
             made = sr.ComprehensiveSR(
                 evidence=[source, segmented],
-                content=_content(source, segmented, known, frames, bundle, frame, laterality),
+                content=_content(
+                    source, segmented, known, frames, bundle, identity, frame, laterality
+                ),
                 series_instance_uid=sources.series_uid(source, "sr", bundle),
                 series_number=901,
-                sop_instance_uid=sources.instance_uid(source, "sr", frame, bundle),
+                sop_instance_uid=sources.instance_uid(source, "sr", frame, identity),
                 instance_number=frame,
                 manufacturer=sources.MANUFACTURER,
                 is_complete=True,
@@ -63,11 +66,11 @@ def report(
         return sources.finish(made, source)
 
 
-def _segmentation(source: Dataset, frame: int, bundle: str) -> Dataset:
+def _segmentation(source: Dataset, frame: int, bundle: str, identity: str) -> Dataset:
     """What references need to know of the segmentation."""
     segmented = Dataset()
     segmented.SOPClassUID = uid.SegmentationStorage
-    segmented.SOPInstanceUID = sources.instance_uid(source, "seg", frame, bundle)
+    segmented.SOPInstanceUID = sources.instance_uid(source, "seg", frame, identity)
     segmented.SeriesInstanceUID = sources.series_uid(source, "seg", bundle)
     segmented.StudyInstanceUID = source.StudyInstanceUID
     return segmented
@@ -88,13 +91,14 @@ def _content(
     measures: Mapping[str, float],
     frames: list[int] | None,
     bundle: str,
+    identity: str,
     frame: int,
     laterality: str | None,
 ) -> sr.MeasurementReport:
     observer = sr.ObserverContext(
         observer_type=sr.CodedConcept("121007", "DCM", "Device"),
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=sources.other_uid(source, "observer", 0, bundle),
+            uid=sources.other_uid(source, "observer", 0, identity),
             name=f"fundus ({sources.NOTE})",
             model_name=f"bundle {bundle[:16]}",
         ),
@@ -102,7 +106,7 @@ def _content(
     algorithm = sr.AlgorithmIdentification(name="fundus", version=bundle[:16])
     disc = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=sources.other_uid(source, "disc", frame, bundle), identifier="Optic disc"
+            uid=sources.other_uid(source, "disc", frame, identity), identifier="Optic disc"
         ),
         referenced_segment=sr.ReferencedSegmentationFrame(
             sop_class_uid=segmented.SOPClassUID,

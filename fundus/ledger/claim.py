@@ -36,6 +36,9 @@ class Holder:
     host: str = field(default_factory=socket.gethostname)
     boot: str = field(default_factory=lambda: _boot())
     """The kernel's boot id: a process id means something on this boot of this host alone."""
+    pids: str = field(default_factory=lambda: _pids())
+    """The kernel's name for the process ids seen here: containers on one host may have its name
+    and boot, and each ids of its own."""
     pid: int = field(default_factory=os.getpid)
     started: str = field(default_factory=lambda: _started(os.getpid()) or "")
     """When the process began, in the kernel's ticks: process ids come back."""
@@ -44,8 +47,8 @@ class Holder:
     """Counts the renewals, so that each is a change."""
 
     def gone(self) -> bool:
-        """Whether it was a process of this machine that is not there any more."""
-        if (self.host, self.boot) != (socket.gethostname(), _boot()):
+        """Whether it was a process that could be seen from here, and is not there any more."""
+        if (self.host, self.boot, self.pids) != (socket.gethostname(), _boot(), _pids()):
             return False
         return _started(self.pid) != self.started
 
@@ -162,6 +165,13 @@ def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # not Linux: the host's name has to do
+        return ""
+
+
+def _pids() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
         return ""
 
 

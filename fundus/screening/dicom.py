@@ -1,6 +1,7 @@
 """The stage that writes DICOM Segmentations and Structured Reports for DICOM inputs."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ from fundus.dicom_out.source import file_name
 from fundus.dicom_out.sr import report
 from fundus.images import roi
 from fundus.images.roi import Roi
+from fundus.ledger import row
 from fundus.ledger.runs import Run
 from fundus.storage.places import open_place
 
@@ -23,8 +25,8 @@ NOT_WRITTEN = "no_dicom_out"
 class WriteObjects:
     """Rows and their `header` -> the same rows without it; objects of measured DICOM pictures.
 
-    Both objects are named after their own UIDs, which come of source, frame and bundle: a row that
-    is computed again writes the same bytes again. They lie there before their row does.
+    Both objects are named after their own UIDs, which come of the row's identity: a row that is
+    computed again writes the same bytes again. They lie there before their row does.
     """
 
     uri: str
@@ -52,11 +54,12 @@ def _objects(one: dict[str, Any], bundle: str) -> list[tuple[str, bytes]]:
     where = Roi(one["roi_x"], one["roi_y"], one["roi_size"])
     assert mask is not None
     whole = roi.restore(mask, where, one["height"], one["width"])
-    header, about = one["header"], {"bundle": bundle, "frame": one["frame"]}
-    objects = [
-        (file_name(header, "seg", **about), segmentation(header, whole, **about)),
-    ]
+    header, frame = one["header"], one["frame"]
+    identity = "\n".join(one[name] for name in row.IDENTITY)
+    name = partial(file_name, header, identity=identity, frame=frame)
+    about = {"bundle": bundle, "identity": identity, "frame": frame}
+    objects = [(name("seg"), segmentation(header, whole, **about))]
     if one["vcdr"] is not None:
         made = report(header, one, laterality=one["laterality"], **about)
-        objects.append((file_name(header, "sr", **about), made))
+        objects.append((name("sr"), made))
     return objects

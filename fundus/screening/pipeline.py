@@ -52,7 +52,8 @@ def screen(
 
     Every object of the archive has its rows in the current files then, or RuntimeError is raised;
     what was staged until then is kept for the next call. `say` is told of progress. ValueError for
-    a bundle that lacks a network, ClaimHeld when another run holds the results.
+    a bundle that lacks a network and for results that name objects in another way, ClaimHeld when
+    another run holds them.
     """
     config.check(bundle)
     start = time.monotonic()
@@ -76,6 +77,7 @@ def _screen(
     say: Callable[[str], None],
 ) -> report.Summary:
     digest = bundle.digest
+    pseudonyms.keep_to(place, config.uri_key)
     current, etag = pointer.read(place)
     run = runs.begin(place, current, digest, config.settings)
     listed = keep(config, entries, scratch)
@@ -125,9 +127,8 @@ def list_archive(config: Screening) -> Iterable[Entry]:
 
 def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventory:
     """The listing on this machine's disk, with the URIs that rows will carry."""
-    shown: Callable[[str], str] = str
-    if config.pseudonymise_uris:
-        shown = partial(pseudonyms.pseudonym, secret=pseudonyms.key() or b"")
+    key = config.uri_key
+    shown = partial(pseudonyms.pseudonym, secret=key) if key else str
     listed = inventory.write(entries, scratch, shown, config.limit)
     if config.uri_map:
         pseudonyms.write_map(config.uri_map, listed.batches())
@@ -149,7 +150,7 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
         fn_constructor_kwargs={
             "crops": config.crops,
             "keep_header": bool(config.dicom_out),
-            "subject_key": pseudonyms.key(),
+            "subject_key": pseudonyms.Secret(pseudonyms.key()),
         },
         # All that a task takes: while some are fetched, others are decoded.
         batch_size=share,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from fundus.ledger import pseudonyms
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle
+from fundus.storage.uris import lies_in, normal
 
 GRADABILITY = ("refuse", "advise", "off")
 
@@ -41,16 +42,22 @@ class Screening:
     uri_map: Path | None = None
     """Where to write which pseudonym is which URI; None writes it nowhere."""
     dicom_out: str | None = None
-    """Folder or s3:// place for DICOM Segmentation objects and Structured Reports."""
+    """Folder or s3:// place for DICOM Segmentation objects and Structured Reports; its own."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"the limit is {self.limit}, not a count of objects")
         if self.gradability not in GRADABILITY:
             raise ValueError(f"gradability is {self.gradability!r}; give {', '.join(GRADABILITY)}")
-        if self.archive.rstrip("/") == self.results.rstrip("/"):
+        if normal(self.archive).rstrip("/") == normal(self.results).rstrip("/"):
             raise ValueError(
                 "the results would lie among the archive's pictures: give another folder"
+            )
+        if self.dicom_out and lies_in(self.dicom_out, self.results):
+            raise ValueError("DICOM objects in the results would mix with them: give another place")
+        if self.dicom_out and lies_in(self.dicom_out, self.archive):
+            raise ValueError(
+                "DICOM objects in the archive would be screened the next time: give another place"
             )
         if self.pseudonymise_uris and pseudonyms.key() is None:
             raise ValueError(f"pseudonyms want a key: set {pseudonyms.KEY} in the environment")
@@ -62,6 +69,11 @@ class Screening:
         """What decides a row beside the picture and the bundle; part of a row's identity."""
         kind = "disc crops" if self.crops else "frames"
         return f"{kind}, gradability {self.gradability}"
+
+    @property
+    def uri_key(self) -> bytes | None:
+        """What URIs are made pseudonyms with; None where they stay as they are."""
+        return pseudonyms.key() if self.pseudonymise_uris else None
 
     def check(self, bundle: Bundle) -> None:
         """ValueError, in one sentence, when the bundle cannot do this run."""

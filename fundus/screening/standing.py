@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fundus.ledger import claim, runs
+from fundus.ledger import claim, pseudonyms, runs
 from fundus.ledger import current as pointer
 from fundus.ledger.runs import Run
 from fundus.screening import report
@@ -71,6 +71,7 @@ def readable(found: Standing) -> str:
 
 def _missing(config: Screening, bundle: str) -> int:
     place = open_place(config.results)
+    pseudonyms.check(place, config.uri_key)
     current, _ = pointer.read(place)
     with tempfile.TemporaryDirectory(prefix="fundus-") as scratch:
         listed = keep(config, list_archive(config), Path(scratch))

@@ -89,7 +89,7 @@ def _existing_other(archive: str) -> tuple[str, Any, str]:
     system, root = other(archive)
     try:
         there = system.exists(root)
-    except OSError as error:
+    except Exception as error:  # fsspec's plugins raise what their own libraries do
         reason = f"the archive {archive} cannot be listed ({type(error).__name__})"
         raise ValueError(reason) from error
     if not there:
@@ -136,9 +136,10 @@ def _names(file: Path) -> Iterator[str]:
                 continue
             try:
                 scheme_of(name)
+                uri = normal(name)
             except ValueError as error:
                 raise ValueError(f"line {number} of {file}: {error}") from None
-            digest = hashlib.blake2b(os.fsencode(name), digest_size=16).digest()
+            digest = hashlib.blake2b(uri.encode(), digest_size=16).digest()
             if digest not in seen:
                 seen.add(digest)
                 yield name

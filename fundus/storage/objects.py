@@ -99,11 +99,23 @@ def _read_s3(uri: str, etag: str, start: int, stop: int | None, retry: Retry) ->
             asked["Range"] = f"bytes={here}-{'' if stop is None else stop - 1}"
         try:
             reply = s3.once("get_object", retry, **asked)
+            if "Range" in asked:
+                _check_range(reply, here, stop)
             _bounded(len(got) + reply["ContentLength"])
             _drain(reply, got, patience)
             return bytes(got)
         except Passing as failure:
             patience.wait(failure)
+
+
+def _check_range(reply: dict[str, Any], start: int, stop: int | None) -> None:
+    """FetchFailed where other bytes come than were asked for: some servers ignore the range."""
+    last = start + reply["ContentLength"] - 1
+    whole = reply["ResponseMetadata"]["HTTPStatusCode"] != 206
+    said = reply.get("ContentRange", "").startswith(f"bytes {start}-{last}/")
+    if whole or not said or (stop is not None and last >= stop):
+        reply["Body"].close()
+        raise FetchFailed("read_failed", "the storage sends other bytes than were asked for")
 
 
 def _drain(reply: dict[str, Any], got: bytearray, patience: Patience) -> None:
@@ -132,7 +144,9 @@ def _read_other(uri: str, etag: str, start: int, stop: int | None) -> bytes:
         raise FetchFailed("read_failed", s3.MEANINGS[404]) from error
     except PermissionError as error:
         raise FetchFailed("read_failed", s3.MEANINGS[403]) from error
-    except OSError as error:
+    except FetchFailed:
+        raise
+    except Exception as error:  # fsspec's plugins raise what their own libraries do
         raise Passing(f"the connection to the storage failed ({type(error).__name__})") from error
 
 

@@ -13,6 +13,8 @@ from fundus.storage.objects import BLOCK, FetchFailed
 
 MOST_HEADER = 1 << 20
 """Bytes of a long name, or of other things that are said of a member."""
+MOST_EXTENSIONS, MOST_SAID = 300_000, 1 << 26
+"""Headers of an archive that are no members, three for each that may be, and bytes in them all."""
 MOST_STREAM = 1 << 36
 """Bytes that a tar.gz may hold when decompressed."""
 MARK = 1 << 27
@@ -22,7 +24,11 @@ EXTENSIONS = (
     tarfile.GNUTYPE_LONGLINK,
     tarfile.XHDTYPE,
     tarfile.SOLARIS_XHDTYPE,
+    tarfile.XGLTYPE,
 )
+RECORD = re.compile(rb"(\d{1,8}) ([^=]{1,100})=")
+"""The beginning of what a pax header says: the length of all of it, and a keyword."""
+SPARSE = b"GNU.sparse"
 
 
 def tar_members(file: "Plain | Inflated", kind: str, archive: int) -> Iterator[Member]:
@@ -31,11 +37,15 @@ def tar_members(file: "Plain | Inflated", kind: str, archive: int) -> Iterator[M
     `archive` is the size in bytes of the whole tar.gz, 0 for a tar.
     """
     said: dict[str, str] = {}
-    count = 0
+    count = extensions = length = 0
     while header := _header(file, count):
-        if header.type in (*EXTENSIONS, tarfile.XGLTYPE):
+        if header.type in EXTENSIONS:
             content = _extension(file, header)
-            said |= {} if header.type == tarfile.XGLTYPE else _said(header.type, content)
+            extensions, length = extensions + 1, length + len(content)
+            if extensions > MOST_EXTENSIONS or length > MOST_SAID:
+                reason = f"too many headers: {extensions} of {length} bytes beside {count} members"
+                raise FetchFailed("too_large", reason)
+            said |= _said(header.type, content)
             continue
         size = int(said["size"]) if re.fullmatch(r"\d{1,15}", said.get("size", "")) else header.size
         if not header.isreg() and header.type in tarfile.SUPPORTED_TYPES:
@@ -66,8 +76,11 @@ def _header(file: "Plain | Inflated", count: int) -> tarfile.TarInfo | None:
     if header.size < 0:
         raise FetchFailed("decode_failed", "a broken tar archive: a size below 0")
     if header.type == tarfile.GNUTYPE_SPARSE and block[482]:
-        while file.read(tarfile.BLOCKSIZE)[504:505] not in (b"", b"\0"):
-            pass  # more of the map of a sparse file, before its data
+        # More of the map of a sparse file, before its data.
+        for _ in range(MOST_HEADER // tarfile.BLOCKSIZE):
+            if file.read(tarfile.BLOCKSIZE)[504:505] in (b"", b"\0"):
+                return header
+        raise FetchFailed("too_large", f"the map of a sparse file of over {MOST_HEADER} bytes")
     return header
 
 
@@ -87,18 +100,24 @@ def _said(kind: bytes, content: bytes) -> dict[str, str]:
     """What an extension says of the next member: its path, its size, that it is sparse."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": content.rstrip(b"\0").decode("utf-8", "surrogateescape")}
-    found = {}
-    while record := re.match(rb"(\d{1,8}) ([^=]{1,100})=", content):
-        value = content[record.end() : int(record[1]) - 1]
-        found[record[2].decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
-        content = content[max(record.end(), int(record[1])) :]
-    return found if kind == tarfile.XHDTYPE else {}
+    found: dict[str, str] = {}
+    position = 0
+    while kind == tarfile.XHDTYPE and (record := RECORD.match(content, position)):
+        end = position + int(record[1])
+        # No other keyword is kept: a hostile header has thousands.
+        if record[2] in (b"path", b"size"):
+            value = content[record.end() : end - 1]
+            found[record[2].decode()] = value.decode("utf-8", "surrogateescape")
+        elif record[2].startswith(SPARSE):
+            found["sparse"] = ""
+        position = max(record.end(), end)
+    return found
 
 
 def _refusal(header: tarfile.TarInfo, said: dict[str, str], whole: bool) -> tuple[str, str]:
     if header.issym() or header.islnk():
         return "unsupported", "a link, which is not followed"
-    if header.issparse() or any(key.startswith("GNU.sparse") for key in said):
+    if header.issparse() or "sparse" in said:
         return "unsupported", "a sparse file, which is not read"
     if not header.isreg():
         return "unsupported", "a device, a pipe or another thing that is no file"

@@ -40,11 +40,20 @@ def decode(path: str) -> str:
 
 
 def normal(name: str) -> str:
-    """The URI of the object at a path or URI, encoded as listings have it."""
+    """The URI of the object at a path or URI, as listings have it: encoded; local links resolved.
+
+    Names of one object all give the same. ValueError for a name that no file can have.
+    """
     scheme, found, rest = name.partition("://")
-    if not found:
-        return "file://" + encode(os.fsencode(local_folder(name)))
-    return f"{scheme}://{encode(decode(rest))}"
+    if found and scheme != "file":
+        return f"{scheme}://{encode(decode(rest))}"
+    path = Path("/", decode(rest.partition("/")[2])) if found else Path(name).expanduser()
+    return "file://" + encode(os.fsencode(os.path.realpath(path)))
+
+
+def lies_in(uri: str, folder: str) -> bool:
+    """Whether it is the folder or prefix, or below it; both as paths or URIs."""
+    return (normal(uri).rstrip("/") + "/").startswith(normal(folder).rstrip("/") + "/")
 
 
 def split_s3(uri: str) -> tuple[str, str]:
