@@ -82,14 +82,24 @@ def test_the_environment_of_a_node_is_what_a_shell_makes_of_it(
     (tmp_path / "env/bin").mkdir(parents=True)
     (tmp_path / "env/bin/activate").write_text("export ACTIVE=yes\n")
     (tmp_path / "fundus").mkdir()
+    names = "$PWD $ACTIVE $RAY_AUTH_MODE $FUNDUS_LOG $FUNDUS_LOGS $AWS_REGION $AWS_DEFAULT_REGION"
     told = subprocess.run(
-        ["sh", "-c", ". ~/fundus.env; echo $PWD $ACTIVE $RAY_AUTH_MODE $FUNDUS_LOG $FUNDUS_LOGS"],
+        ["sh", "-c", f". ~/fundus.env; echo {names}"],
         env={"HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
-    assert told == [f"{tmp_path}/fundus", "yes", "token", "json", "s3://screening/logs"]
+    region = written["provider"]["region"]
+    assert told == [
+        f"{tmp_path}/fundus",
+        "yes",
+        "token",
+        "json",
+        "s3://screening/logs",
+        region,
+        region,
+    ]
 
 
 def test_a_node_keeps_its_logs_and_a_worker_heeds_the_spot_notice(written: dict[str, Any]) -> None:
