@@ -62,6 +62,14 @@ def test_the_head_takes_no_work_and_every_pool_begins_at_none_and_ends(
     assert written["idle_timeout_minutes"] > 0
 
 
+def test_every_kind_of_node_names_the_closed_group_by_its_id(written: dict[str, Any]) -> None:
+    """By name Ray would make another where it finds none, with port 22 open to the world."""
+    kinds = written["available_node_types"].values()
+    groups = [kind["node_config"]["SecurityGroupIds"] for kind in kinds]
+    assert all(len(ids) == 1 and ids[0].startswith("sg-") for ids in groups)
+    assert "security_group" not in written["provider"]
+
+
 def test_every_ray_demands_the_token_and_starts_in_the_project(written: dict[str, Any]) -> None:
     assert written["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     [environment] = [c for c in written["setup_commands"] if "> ~/fundus.env" in c]
