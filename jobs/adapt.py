@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fundus.models.bundle import ADAPTED
-from fundus.screening import metrics
+from fundus.screening import logs, metrics
 from fundus.training import session
 from fundus.training.recipes import BOOKS, METHODS, changed
 from fundus.training.runs import AdaptConfig, adapt
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, adapt, say what came out."""
     try:
         config = parse(arguments)
-        with session.ray_session():
+        with session.ray_session(**logs.ray_options()):
             result = adapt(config)
             metrics.count_gate(published=result.published)
     except (ValueError, OSError) as error:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY
+from fundus.screening import logs
 from fundus.training import session
 from fundus.training.recipes import BOOKS, changed
 from fundus.training.runs import TrainConfig, train
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, say what came out."""
     try:
         config = parse(arguments)
-        with session.ray_session():
+        with session.ray_session(**logs.ray_options()):
             bundle, history = train(config)
     except (ValueError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
