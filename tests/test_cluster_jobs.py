@@ -76,6 +76,8 @@ def test_a_night_runs_once_and_ends_with_the_jobs_own_code(head: Head, tmp_path:
     assert "screen: " in first.stdout
     again = nightly(head, *words)
     assert again.returncode == 6 and "screen-2027-01-31 was submitted already" in again.stderr
+    followed = nightly(head, "--follow", *words)
+    assert followed.returncode == 2 and "screen: " in followed.stdout, followed.stderr
     assert nightly(head, "--try", "2", *words).returncode == 2
 
 
