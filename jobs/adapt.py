@@ -6,7 +6,8 @@
     ray job submit --working-dir . -- jobs/adapt.py --recipe paper --workers 4 --gpu ...
 
 The same command again goes on where the last one ended. Exit codes: 0 published, 2 bad
-configuration, 4 refused by the gate: the bundle in force stays as it is.
+configuration, 4 refused by the gate: the bundle in force stays as it is. The summary, which the
+last line names, holds the code, the gate's figures and the digest of the bundle in force.
 """
 
 import argparse
@@ -15,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fundus.models.bundle import ADAPTED
-from fundus.screening import metrics
-from fundus.training import session
+from fundus.screening import logs, metrics
+from fundus.training import gate, session
 from fundus.training.recipes import BOOKS, METHODS, changed
-from fundus.training.runs import AdaptConfig, adapt
+from fundus.training.runs import AdaptConfig, adapt, save_summary
 
 REFUSED = 4
 
@@ -58,22 +59,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, adapt, say what came out."""
     try:
         config = parse(arguments)
-        with session.ray_session():
+        with session.ray_session(**logs.ray_options()):
             result = adapt(config)
             metrics.count_gate(published=result.published)
     except (ValueError, OSError) as error:
         print(f"adapt: {error}", file=sys.stderr)
         return 2
+    code = 0 if result.published else REFUSED
+    summary = save_summary(
+        config.storage / result.run,
+        run=result.run,
+        exit_code=code,
+        published=result.published,
+        checks=gate.report(result.checks),
+        epochs=len(result.history),
+        bundle=result.bundle.digest,
+    )
     print(f"the gate, after {len(result.history)} epochs:")
     for check in result.checks:
         print(f"  {check}")
     if not result.published:
         print(f"not published: {config.to} is not touched; screen with --bundle {config.bundle},")
         print("or adapt anew with more pictures of the target, or another --change")
-        return REFUSED
-    print(f"published: bundle {result.bundle.digest[:12]} in {config.to}, curves beside it")
-    print("its risk is to be set anew: jobs/calibrate.py")
-    return 0
+    else:
+        print(f"published: bundle {result.bundle.digest[:12]} in {config.to}, curves beside it")
+        print("its risk is to be set anew: jobs/calibrate.py")
+    print(f"summary: {summary}")
+    return code
 
 
 if __name__ == "__main__":

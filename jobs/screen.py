@@ -28,7 +28,7 @@ from fundus.models import bundle as bundles
 from fundus.screening import pipeline, report, session, standing
 from fundus.screening.settings import GRADABILITY, Screening
 
-TOO_MANY_FAILED, HELD = 3, 5
+HELD = 5
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(standing.readable(found))
             return 0
         with session.ray_session():
-            summary = pipeline.screen(config.screening, config.bundle, say=print)
+            summary = pipeline.screen(
+                config.screening, config.bundle, print, config.max_failure_rate
+            )
     except ClaimHeld as error:
         print(f"screen: {error}", file=sys.stderr)
         return HELD
@@ -113,14 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"screen: {error}", file=sys.stderr)
         return 2
     print(report.readable(summary))
-    if summary.failure_rate > config.max_failure_rate:
+    if summary.exit_code:
         print(
             f"screen: {summary.failure_rate:.1%} of the rows failed, more than the"
             f" {config.max_failure_rate:.1%} of --max-failure-rate",
             file=sys.stderr,
         )
-        return TOO_MANY_FAILED
-    return 0
+    return summary.exit_code
 
 
 def _moment(text: str) -> datetime:

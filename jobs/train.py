@@ -6,6 +6,7 @@
     ray job submit --working-dir . -- jobs/train.py segmenter --recipe paper --workers 4 --gpu ...
 
 The same command again goes on where the last one ended. Exit codes: 0 trained, 2 bad configuration.
+The summary, which the last line names, holds the last epoch's figures and the bundle's digest.
 """
 
 import argparse
@@ -14,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY
+from fundus.screening import logs
 from fundus.training import session
 from fundus.training.recipes import BOOKS, changed
-from fundus.training.runs import TrainConfig, train
+from fundus.training.runs import TrainConfig, save_summary, train
 
 ROLES = {"detector": DETECTOR, "segmenter": SOURCE_ONLY}
 
@@ -56,14 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, say what came out."""
     try:
         config = parse(arguments)
-        with session.ray_session():
-            bundle, history = train(config)
+        with session.ray_session(**logs.ray_options()):
+            name, bundle, history = train(config)
     except (ValueError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
-    figures = "  ".join(f"{k} {v}" for k, v in bundle.networks[config.role].scores.items())
+    scores = bundle.networks[config.role].scores
+    summary = save_summary(
+        config.storage / name,
+        run=name,
+        exit_code=0,
+        scores=scores,
+        epochs=len(history),
+        bundle=bundle.digest,
+    )
+    figures = "  ".join(f"{k} {v}" for k, v in scores.items())
     print(f"{config.role} trained for {len(history)} epochs; the last: {figures}")
     print(f"bundle {bundle.digest[:12]} in {config.bundle}, curves beside it")
+    print(f"summary: {summary}")
     return 0
 
 

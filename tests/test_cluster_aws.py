@@ -61,10 +61,17 @@ def _account(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def ready(aws: Any) -> dict[str, Any]:
     """cluster.yaml as `ray up` hands it to the head."""
+    [stack] = boto3.client("cloudformation").describe_stacks(StackName="fundus")["Stacks"]
+    [group] = [o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "SecurityGroup"]
+    return made_ready(aws, group)
+
+
+def made_ready(aws: Any, group: str) -> dict[str, Any]:
+    """With this security group put where cluster.yaml says CHANGE."""
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     image = aws.describe_images()["Images"][0]["ImageId"]
     for kind in config["available_node_types"].values():
-        kind["node_config"]["ImageId"] = image
+        kind["node_config"] |= {"ImageId": image, "SecurityGroupIds": [group]}
     provider = _get_node_provider_cls(config["provider"])
     config = provider.fillout_available_node_types_resources(prepare_config(config))
     validate_config(config)
@@ -132,6 +139,16 @@ def test_nodes_start_as_spot_in_the_closed_group_with_the_workers_profile(
     assert (ssh["FromPort"], ssh["IpRanges"]) == (22, [{"CidrIp": "203.0.113.0/24"}])
     assert [pair["GroupId"] for pair in inside["UserIdGroupPairs"]] == [group["GroupId"]]
     assert inside["IpRanges"] == []
+
+
+def test_a_group_that_is_not_there_is_refused_and_none_is_made(
+    aws: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = len(aws.describe_security_groups()["SecurityGroups"])
+    with pytest.raises(AssertionError):
+        made_ready(aws, "sg-00000000000000000")
+    assert "Failed to detect a security group" in capsys.readouterr().err
+    assert len(aws.describe_security_groups()["SecurityGroups"]) == before
 
 
 def test_ray_asks_for_what_each_node_type_has(ready: dict[str, Any]) -> None:

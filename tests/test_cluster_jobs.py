@@ -1,8 +1,12 @@
 """Jobs as files on a real head that demands a token: both forms of submission, once a night.
 
+Every job is submitted in both forms, for its help; a screening runs in one and an adaptation in the
+other.
+
 One head for all; the jobs run on it, since it is the only node.
 """
 
+import json
 import re
 import subprocess
 import urllib.error
@@ -14,6 +18,11 @@ from pathlib import Path
 import clusters
 import pytest
 from clusters import ROOT, Head
+from test_screening_pipeline import tiny_bundle
+
+from fundus.datasets.synthetic import write_archive
+from fundus.models import bundle as bundles
+from fundus.synthetic.camera import hospital
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -31,26 +40,75 @@ def submit(head: Head, *words: str, **env: str) -> subprocess.CompletedProcess:
     return head.ray("job", "submit", *words, RAY_ADDRESS=head.dashboard, timeout=200, **env)
 
 
-def test_the_bare_form_of_every_job_runs_in_the_project(head: Head) -> None:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the jobs, as another machine has it."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "jobs").mkdir()
+    for job in JOBS:
+        (folder / job).write_bytes((ROOT / job).read_bytes())
+        (folder / job).chmod(0o755)
+    (folder / "rates.json").write_text(RATES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of random networks."""
+    folder = tmp_path_factory.mktemp("bundle")
+    bundles.save(tiny_bundle(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["bare", "sent along"])
+def test_every_job_is_submitted_in_both_forms(head: Head, project: Path, sent: bool) -> None:
+    """Bare it runs in the head's project; sent along where it was unpacked, run bit and all."""
+    form = ["--working-dir", str(project)] if sent else []
     with ThreadPoolExecutor(3) as threads:
-        ended = list(threads.map(lambda job: submit(head, "--", job, "--help"), JOBS))
+        ended = list(threads.map(lambda job: submit(head, *form, "--", job, "--help"), JOBS))
     for job, done in zip(JOBS, ended, strict=True):
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"usage: {Path(job).name}" in done.stdout
 
 
-def test_the_project_can_be_sent_along(head: Head, tmp_path: Path) -> None:
-    """As from another machine: the file runs where it was unpacked, run bit and all."""
-    project = tmp_path / "project"
-    (project / "jobs").mkdir(parents=True)
-    for job in JOBS:
-        (project / job).write_bytes((ROOT / job).read_bytes())
-        (project / job).chmod(0o755)
-    (project / "rates.json").write_text(RATES)
+def test_a_job_that_is_sent_along_reads_what_was_sent_with_it(head: Head, project: Path) -> None:
     words = ["--working-dir", str(project), "--", "jobs/plan.py", "--rates", "rates.json"]
     done = submit(head, *words, "--pictures", "100000", "--hours", "6")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"on \d+ CPU nodes of 16 cores: [\d.]+ hours", done.stdout)
+
+
+def test_a_submitted_screening_writes_its_rows_and_how_it_ended(
+    head: Head, tiny: Path, tmp_path: Path
+) -> None:
+    write_archive(tmp_path / "archive", (hospital(),), count=3, seed=1)
+    words = ["--", "jobs/screen.py", "--archive", str(tmp_path / "archive"), "--bundle", str(tiny)]
+    done = submit(head, *words, "--results", str(tmp_path / "results"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    [file] = (tmp_path / "results").glob("runs/*/summary.json")
+    summary = json.loads(file.read_text())
+    assert (summary["exit_code"], summary["listed"], summary["rows"]) == (0, 3, 3)
+
+
+def test_a_submitted_adaptation_tells_its_code_in_the_summary_and_its_run_in_the_log(
+    head: Head, project: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """The gate refuses random networks: code 4, of which `ray job submit` makes a 1."""
+    form = ["--working-dir", str(project)]
+    form += ["--runtime-env-json", json.dumps({"env_vars": {"FUNDUS_LOG": "json"}})]
+    words = ["jobs/adapt.py", "--bundle", str(tiny), "--storage", str(tmp_path / "runs")]
+    words += ["--source", "synthetic:?camera=clinic&count=8&seed=1", "--change", "epochs=1"]
+    words += ["--target", "synthetic:?camera=hospital&count=4&seed=2", "--change", "batch=4"]
+    done = submit(head, *form, "--", *words)
+    assert done.returncode == 1, done.stdout + done.stderr
+    [file] = (tmp_path / "runs").glob("*/summary.json")
+    summary = json.loads(file.read_text())
+    assert f"summary: {file}" in done.stdout, done.stdout
+    assert (summary["exit_code"], summary["published"]) == (4, False)
+    logs = (head.folder / "r/session_latest/logs").glob("worker-*.err")
+    lines = [line for log in logs for line in log.read_text().splitlines() if "epoch 1/1" in line]
+    [said] = [json.loads(line) for line in lines]
+    assert said["run_id"] == summary["run"] and said["name"] == "fundus.training.loop"
 
 
 RATES = """{"read": 0.07, "locate": 0.07, "crop": 0.002, "segment": 0.1, "measure": 0.02,
@@ -76,6 +134,8 @@ def test_a_night_runs_once_and_ends_with_the_jobs_own_code(head: Head, tmp_path:
     assert "screen: " in first.stdout
     again = nightly(head, *words)
     assert again.returncode == 6 and "screen-2027-01-31 was submitted already" in again.stderr
+    followed = nightly(head, "--follow", *words)
+    assert followed.returncode == 2 and "screen: " in followed.stdout, followed.stderr
     assert nightly(head, "--try", "2", *words).returncode == 2
 
 

@@ -78,9 +78,10 @@ def cluster_of(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def templates(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Pod templates by group."""
+    """Pod templates by group, and the submitter's."""
     cluster = cluster_of(job)
     groups = {group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]}
+    groups |= {"submitter": job["spec"]["submitterPodTemplate"]}
     return groups | {"head": cluster["headGroupSpec"]["template"]}
 
 
@@ -93,10 +94,11 @@ def test_kubernetes_takes_each_resource(document: dict[str, Any]) -> None:
     check(document)
 
 
-@pytest.mark.parametrize("group", ["head", "cpu", "gpu"])
+@pytest.mark.parametrize("group", ["submitter", "head", "cpu", "gpu"])
 def test_kubernetes_takes_each_pod_of_the_job(job: dict[str, Any], group: str) -> None:
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}}
-    check(pod | deepcopy(templates(job)[group]))
+    template = deepcopy(templates(job)[group])
+    metadata = template.pop("metadata", {}) | {"name": "pod"}
+    check({"apiVersion": "v1", "kind": "Pod", "metadata": metadata} | template)
 
 
 def test_a_misspelt_field_would_be_refused(job: dict[str, Any]) -> None:
@@ -129,6 +131,25 @@ def test_nothing_is_reached_from_outside(job: dict[str, Any]) -> None:
         assert rule["from"], "an empty list admits everyone"
 
 
+def test_the_policy_lets_in_the_submitter_and_the_operator_however_it_was_installed(
+    job: dict[str, Any],
+) -> None:
+    """By the pods' own labels: what KubeRay writes on a Job its pods do not have."""
+    [policy] = [document for document in NATIVE if document["kind"] == "NetworkPolicy"]
+    inside, operator, _ = policy["spec"]["ingress"]
+    _, submitter = inside["from"]
+    labels = templates(job)["submitter"]["metadata"]["labels"]
+    assert submitter["podSelector"]["matchLabels"].items() <= labels.items()
+    [name] = operator["from"][0]["podSelector"]["matchExpressions"]
+    assert (name["key"], name["operator"]) == ("app.kubernetes.io/name", "In")
+    assert set(name["values"]) == {"kuberay", "kuberay-operator"}
+
+
+def test_a_job_that_ended_with_any_code_is_not_begun_anew(job: dict[str, Any]) -> None:
+    """KubeRay counts 2, 3 and 5 as failures, and each try is a cluster."""
+    assert job["spec"]["backoffLimit"] == 0
+
+
 def test_accounts_can_do_what_they_are_for_and_nothing_else() -> None:
     assert not [document for document in NATIVE if document["kind"].startswith("Cluster")]
     roles = {d["metadata"]["name"]: d["rules"] for d in NATIVE if d["kind"] == "Role"}
@@ -140,7 +161,7 @@ def test_accounts_can_do_what_they_are_for_and_nothing_else() -> None:
     assert nightly["resources"] == ["rayjobs"] and nightly["verbs"] == ["create", "get"]
 
 
-@pytest.mark.parametrize("group", ["head", "cpu", "gpu"])
+@pytest.mark.parametrize("group", ["submitter", "head", "cpu", "gpu"])
 def test_no_container_is_root_or_may_become_it(job: dict[str, Any], group: str) -> None:
     spec = templates(job)[group]["spec"]
     assert spec["securityContext"]["runAsNonRoot"]

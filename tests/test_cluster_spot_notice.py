@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import clusters
 import pytest
 
+from fundus.cluster import spot_notice
 from fundus.cluster.spot_notice import ENDPOINT, notice
 
 
@@ -21,9 +22,15 @@ def in_two_minutes() -> datetime:
 
 
 @contextmanager
-def metadata_service(taken_back: datetime | None = None) -> Iterator[tuple[str, list[str]]]:
-    """A node's metadata service, version 2 alone, with what it was asked."""
+def metadata_service(
+    taken_back: datetime | None = None, *, ip: str = "127.0.0.1", broken: Sequence[str] = ()
+) -> Iterator[tuple[str, list[str]]]:
+    """A node's metadata service, version 2 alone, with what it was asked.
+
+    The first notices are the `broken` ones.
+    """
     asked = []
+    answers = list(broken)
 
     class Service(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
@@ -35,6 +42,8 @@ def metadata_service(taken_back: datetime | None = None) -> Iterator[tuple[str, 
             asked.append(self.path)
             if self.headers.get("X-aws-ec2-metadata-token") != "secret":
                 self.say(401, "")
+            elif answers:
+                self.say(200, answers.pop(0))
             elif taken_back is None:
                 self.say(404, "")
             else:
@@ -49,9 +58,9 @@ def metadata_service(taken_back: datetime | None = None) -> Iterator[tuple[str, 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    server = ThreadingHTTPServer((ip, 0), Service)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
+    yield f"http://{ip}:{server.server_port}", asked
     server.shutdown()
 
 
@@ -70,6 +79,49 @@ def test_the_notice_says_when() -> None:
 def test_no_service_at_all_is_a_fault_and_no_notice() -> None:
     with pytest.raises(OSError):
         notice("http://127.0.0.1:1")
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher that ended at it would miss the notice."""
+    drained = []
+    monkeypatch.setattr(spot_notice, "drain", lambda *words: drained.append(words))
+    when = in_two_minutes()
+    broken = ["no json", "{}", "[]", '{"time": "soon"}']
+    with metadata_service(when, broken=broken) as (endpoint, _):
+        monkeypatch.setenv(ENDPOINT, endpoint)
+        assert spot_notice.main(["--every", "0.01"]) == 0
+    assert drained == [(when, None)]
+
+
+GOING = """
+import json, ray
+ray.init(log_to_driver=False, logging_level="ERROR")
+draining = ray._private.state.state.get_draining_nodes()
+going = [n for n in ray.nodes() if n["NodeID"] in draining or not n["Alive"]]
+print(json.dumps([n["NodeManagerAddress"] for n in going]))
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_the_watcher_of_a_host_drains_that_host() -> None:
+    """As cluster.yaml starts it, without an id; beside another node that stays.
+
+    A drained node that has nothing to do ends at once.
+    """
+    with (
+        clusters.host() as host,
+        clusters.head() as head,
+        head.worker(cpus=1),
+        head.worker(cpus=1, host=host) as taken,
+    ):
+        within = ["nsenter", "--mount", "--net", "--target", str(taken.pid)]
+        watcher = [*within, sys.executable, "-m", "fundus.cluster.spot_notice"]
+        gateway = host.ip.removesuffix("2") + "1"
+        with metadata_service(in_two_minutes(), ip=gateway) as (endpoint, _):
+            subprocess.run(watcher, env=head.env | {ENDPOINT: endpoint}, check=True, timeout=100)
+        said, _ = head.driver(GOING).communicate(timeout=60)
+    assert json.loads(said.splitlines()[-1]) == [host.ip], said
 
 
 JOB = """

@@ -62,6 +62,14 @@ def test_the_head_takes_no_work_and_every_pool_begins_at_none_and_ends(
     assert written["idle_timeout_minutes"] > 0
 
 
+def test_every_kind_of_node_names_the_closed_group_by_its_id(written: dict[str, Any]) -> None:
+    """By name Ray would make another where it finds none, with port 22 open to the world."""
+    kinds = written["available_node_types"].values()
+    groups = [kind["node_config"]["SecurityGroupIds"] for kind in kinds]
+    assert all(len(ids) == 1 and ids[0].startswith("sg-") for ids in groups)
+    assert "security_group" not in written["provider"]
+
+
 def test_every_ray_demands_the_token_and_starts_in_the_project(written: dict[str, Any]) -> None:
     assert written["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     [environment] = [c for c in written["setup_commands"] if "> ~/fundus.env" in c]
@@ -82,24 +90,54 @@ def test_the_environment_of_a_node_is_what_a_shell_makes_of_it(
     (tmp_path / "env/bin").mkdir(parents=True)
     (tmp_path / "env/bin/activate").write_text("export ACTIVE=yes\n")
     (tmp_path / "fundus").mkdir()
+    names = "$PWD $ACTIVE $RAY_AUTH_MODE $FUNDUS_LOG $FUNDUS_LOGS $AWS_REGION $AWS_DEFAULT_REGION"
     told = subprocess.run(
-        ["sh", "-c", ". ~/fundus.env; echo $PWD $ACTIVE $RAY_AUTH_MODE $FUNDUS_LOG $FUNDUS_LOGS"],
+        ["sh", "-c", f". ~/fundus.env; echo {names}"],
         env={"HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
-    assert told == [f"{tmp_path}/fundus", "yes", "token", "json", "s3://screening/logs"]
+    region = written["provider"]["region"]
+    assert told == [
+        f"{tmp_path}/fundus",
+        "yes",
+        "token",
+        "json",
+        "s3://screening/logs",
+        region,
+        region,
+    ]
 
 
 def test_a_node_keeps_its_logs_and_a_worker_heeds_the_spot_notice(written: dict[str, Any]) -> None:
     for kind in ("head", "worker"):
         assert any("deploy/aws/keep_logs.sh $FUNDUS_LOGS" in c for c in on(written, kind))
-    assert any("-m fundus.cluster.spot_notice" in c for c in on(written, "worker"))
+    [watcher] = [c for c in on(written, "worker") if "-m fundus.cluster.spot_notice" in c]
+    kept = re.findall(r"RAY_LOGS:-(.*)}", (ROOT / "deploy/aws/keep_logs.sh").read_text())
+    assert f"> {kept[0]}/spot_notice.log" in watcher
+
+
+def test_a_head_that_cannot_tell_its_bounds_does_not_start(
+    written: dict[str, Any], tmp_path: Path
+) -> None:
+    """The very command, with a python that fails: `export X="$(false)"` would go on."""
+    (tmp_path / "fundus.env").write_text("python() { false; }\nray() { echo started; }\n")
+    command = ["bash", "-c", f"ulimit() {{ :; }}; {starts(written)['head']}"]
+    done = subprocess.run(command, env={"HOME": str(tmp_path)}, capture_output=True, check=False)
+    assert done.returncode != 0 and b"started" not in done.stdout
+    (tmp_path / "fundus.env").write_text("python() { echo CPU=1; }\nray() { echo started; }\n")
+    done = subprocess.run(command, env={"HOME": str(tmp_path)}, capture_output=True, check=False)
+    assert done.returncode == 0 and b"started" in done.stdout
+
+
+def test_a_node_waits_for_its_own_updates(written: dict[str, Any]) -> None:
+    calls = re.findall("apt-get .*?(?: &&|$)", " ".join(written["setup_commands"]))
+    assert calls and all("-o DPkg::Lock::Timeout=" in call for call in calls)
 
 
 def test_the_head_tells_its_jobs_what_the_pools_may_grow_to(written: dict[str, Any]) -> None:
-    assert 'FUNDUS_GROWS_TO="$(python -m fundus.cluster.bounds ' in starts(written)["head"]
+    assert ' FUNDUS_GROWS_TO="$(python -m fundus.cluster.bounds ' in starts(written)["head"]
     kinds = written["available_node_types"]
     kinds["cpu"]["resources"] |= {"CPU": 16, "memory": 100}
     kinds["gpu"]["resources"] = {"CPU": 8, "GPU": 1, "memory": 100}

@@ -1,8 +1,10 @@
 """jobs/adapt.py from the command line's words to a bundle, or to a refusal that touches nothing."""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,6 +35,14 @@ def arguments(tmp_path: Path, target: str, *changes: str) -> list[str]:
     return words
 
 
+def summary_of(printed: str) -> dict[str, Any]:
+    """The summary that a job's last line names; it lies in the folder of its run."""
+    path = Path(printed.splitlines()[-1].removeprefix("summary: "))
+    summary = json.loads(path.read_text())
+    assert path.parent.name == summary["run"]
+    return summary
+
+
 @pytest.mark.slow
 def test_an_adaptation_that_harms_nothing_is_published(
     ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -40,8 +50,12 @@ def test_an_adaptation_that_harms_nothing_is_published(
     """With a rate that changes no weight, the adapted segmenter is as good as source-only."""
     words = arguments(tmp_path, TARGET, "learning_rate=1e-30")
     assert job("adapt").main(words) == 0
-    assert "published: bundle" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "published: bundle" in out
+    summary = summary_of(out)
+    assert (summary["exit_code"], summary["published"], summary["epochs"]) == (0, True, 1)
     adapted = bundles.load(tmp_path / "adapted")
+    assert summary["bundle"] == adapted.digest
     assert set(adapted.networks) == {"detector", "source_only", "adapted"}
     assert [d["role"] for d in adapted.networks[ADAPTED].data] == [
         "labelled source",
@@ -68,6 +82,11 @@ def test_a_target_of_no_fundus_photographs_is_refused_and_nothing_touched(
     out = capsys.readouterr().out
     assert "FAILED: plausible shapes" in out
     assert "not published" in out
+    summary = summary_of(out)
+    assert (summary["exit_code"], summary["published"]) == (4, False)
+    assert summary["bundle"] == bundles.load(bundles.default_folder()).digest
+    failed = {check["name"] for check in summary["checks"] if not check["passed"]}
+    assert "plausible shapes" in failed and all("adapted" in c for c in summary["checks"])
     assert not (tmp_path / "adapted").exists()
 
 

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -54,6 +55,8 @@ def test_failed_pictures_are_rows_and_no_failure_of_the_job_unless_too_many(
     assert job("screen")([*arguments, "--max-failure-rate", "0.5"]) == 3
     said = capsys.readouterr()
     assert "1 rows new" in said.out and "100.0% of the rows failed" in said.err
+    summaries = (tmp_path / "results").glob("runs/*/summary.json")
+    assert sorted(json.loads(one.read_text())["exit_code"] for one in summaries) == [0, 3]
     assert job("screen")([*arguments, "--status"]) == 0
     assert "2  unsupported" in capsys.readouterr().out
 

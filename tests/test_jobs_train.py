@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_jobs_adapt import job
+from test_jobs_adapt import job, summary_of
 
 from fundus.models import bundle as bundles
 from fundus.models.bundle import SOURCE_ONLY
@@ -21,9 +21,14 @@ def words(tmp_path: Path, bundle: str, *more: str, members: int = 2) -> list[str
 
 
 @pytest.mark.slow
-def test_members_are_trained_apart_and_go_on_together(ray_local: None, tmp_path: Path) -> None:
+def test_members_are_trained_apart_and_go_on_together(
+    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train = job("train").main
     assert train(words(tmp_path, "first", "--from-scratch")) == 0
+    summary = summary_of(capsys.readouterr().out)
+    assert (summary["exit_code"], summary["epochs"]) == (0, 1)
+    assert summary["bundle"] == bundles.load(tmp_path / "first").digest
     first = bundles.load(tmp_path / "first").networks[SOURCE_ONLY]
     assert first.config == EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)
     heads = [first.weights[f"members.{i}.decoder.4.weight"] for i in (0, 1)]

@@ -64,6 +64,11 @@ def test_the_dashboard_asks_for_every_counter_and_for_no_other_of_ours() -> None
             assert COUNTERS[label][0] == name, query
 
 
+def test_what_a_process_counted_before_it_was_first_scraped_is_not_lost() -> None:
+    """`increase` begins at the first scrape: a job that counts one and ends would show as none."""
+    assert not [query for query in QUERIES if "increase(" in query]
+
+
 def test_rays_own_metrics_in_the_dashboard_are_rays() -> None:
     own = Path(ray.__file__).parent / "dashboard/modules/metrics/dashboards"
     known = " ".join(file.read_text() for file in own.glob("*.py"))

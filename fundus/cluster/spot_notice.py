@@ -27,7 +27,10 @@ MARGIN_S = 20
 
 
 def notice(endpoint: str) -> datetime | None:
-    """When AWS takes this node back; None while it does not. OSError if nobody answers."""
+    """When AWS takes this node back; None while it does not.
+
+    OSError if nobody answers, ValueError, KeyError or TypeError if the answer is none of AWS's.
+    """
     token = _answer(
         f"{endpoint}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT"
     )
@@ -60,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 0
         except OSError as error:
             log.warning("the metadata service does not answer: %s", error)
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("the metadata service's answer cannot be read, asked again: %r", error)
         except subprocess.CalledProcessError as error:
             log.warning("Ray did not drain the node (code %d): asked again", error.returncode)
         time.sleep(given.every)

@@ -46,14 +46,18 @@ SAY_EVERY_S = 10.0
 
 
 def screen(
-    config: Screening, bundle: Bundle, say: Callable[[str], None] = lambda line: None
+    config: Screening,
+    bundle: Bundle,
+    say: Callable[[str], None] = lambda line: None,
+    max_failure_rate: float = 1.0,
 ) -> report.Summary:
     """Screen what is not screened yet, on the Ray that runs; `ray.init` is the caller's.
 
     Every object of the archive has its rows in the current files then, or RuntimeError is raised;
-    what was staged until then is kept for the next call. `say` is told of progress. ValueError for
-    a bundle that lacks a network and for results that name objects in another way, ClaimHeld when
-    another run holds them.
+    what was staged until then is kept for the next call. `say` is told of progress; a larger share
+    of failed rows than `max_failure_rate` sets the summary's exit code. ValueError for a bundle
+    that lacks a network and for results that name objects in another way, ClaimHeld when another
+    run holds them.
     """
     config.check(bundle)
     start = time.monotonic()
@@ -63,7 +67,8 @@ def screen(
         claimed(place, take_over=config.take_over) as claim,
         tempfile.TemporaryDirectory(prefix="fundus-") as scratch,
     ):
-        return _screen(config, bundle, entries, place, claim, Path(scratch), start, say)
+        folder = Path(scratch)
+        return _screen(config, bundle, entries, place, claim, folder, start, say, max_failure_rate)
 
 
 def _screen(
@@ -75,6 +80,7 @@ def _screen(
     scratch: Path,
     start: float,
     say: Callable[[str], None],
+    max_failure_rate: float,
 ) -> report.Summary:
     digest = bundle.digest
     pseudonyms.keep_to(place, config.uri_key)
@@ -107,6 +113,7 @@ def _screen(
         listed=listed.objects,
         files=[file.path for file in fresh],
         seconds=time.monotonic() - start,
+        max_failure_rate=max_failure_rate,
     )
     place.put(f"{run.folder}/summary.json", json.dumps(asdict(summary), indent=2).encode() + b"\n")
     for name in place.list(f"{run.staged}/"):

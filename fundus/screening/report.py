@@ -14,6 +14,9 @@ COLUMNS = ("uri", "etag", "status", "error", "vcdr", "vcdr_sd")
 
 SHOWN = 12
 
+TOO_MANY_FAILED = 3
+"""The exit code of a run that is done, with more failures than allowed."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -44,6 +47,8 @@ class Summary:
     vcdr_quartiles: tuple[float, ...]
     """Minimum, quartiles and maximum of vcdr; empty where nothing was measured."""
     vcdr_sd_median: float | None
+    exit_code: int
+    """The job's own: 0, or 3 where more of the rows failed than was allowed."""
 
 
 def summarise(
@@ -56,10 +61,12 @@ def summarise(
     listed: int,
     files: list[str],
     seconds: float,
+    max_failure_rate: float = 1.0,
 ) -> Summary:
     """Count and describe rows (at least `COLUMNS`)."""
     statuses = Counter(rows["status"].to_pylist())
     failures = sum(count for status, count in statuses.items() if status not in row.ANSWERS)
+    failure_rate = failures / rows.num_rows if rows.num_rows else 0.0
     vcdr = rows["vcdr"].drop_null()
     quantiles = pc.quantile(vcdr, [0, 0.25, 0.5, 0.75, 1]).to_pylist() if len(vcdr) else []
     sd = rows["vcdr_sd"].drop_null()
@@ -74,10 +81,11 @@ def summarise(
         rows=rows.num_rows,
         statuses=dict(statuses.most_common()),
         reasons=reasons_of(rows),
-        failure_rate=failures / rows.num_rows if rows.num_rows else 0.0,
+        failure_rate=failure_rate,
         measured=len(vcdr),
         vcdr_quartiles=tuple(quantiles),
         vcdr_sd_median=pc.quantile(sd, 0.5)[0].as_py() if len(sd) else None,
+        exit_code=TOO_MANY_FAILED if failure_rate > max_failure_rate else 0,
     )
 
 

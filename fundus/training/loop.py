@@ -5,6 +5,7 @@ A learner (fundus.training.source, .adaptation) brings `stateful` parts, `batche
 """
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -48,6 +49,12 @@ PREEMPTION_EVERY = 5
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_MAX_": "0"}
 """glibc gives large tensors back after each step; on a CPU the page faults took half the time."""
+
+TRAIN_LEAVES_THE_LOG = {
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+}
+"""Else Ray Train puts handlers of its own, which print plain text, in the place of the job's."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ def fit(
             storage_path=str(storage.resolve()),
             failure_config=FailureConfig(max_failures=workers.failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            worker_runtime_env={"env_vars": KEEP_MEMORY},  # type: ignore[call-arg]
+            worker_runtime_env={"env_vars": KEEP_MEMORY | name_run(name)},  # type: ignore[call-arg]
         ),
     )
     checkpoint = trainer.fit().checkpoint
@@ -174,9 +181,24 @@ def synchronised(network: nn.Module) -> nn.Module:
     return prepare_model(network)
 
 
+def name_run(name: str) -> dict[str, str]:
+    """With FUNDUS_LOG=json, name the run in this process's log; what a worker's must know of it."""
+    if not _json_log():
+        return {}
+    named = {"FUNDUS_LOG": "json", "FUNDUS_RUN_ID": name} | TRAIN_LEAVES_THE_LOG
+    os.environ.update(named)
+    return named
+
+
 def show_log() -> None:
-    """Print the library's own log, plainly; for the first worker, so that lines come once."""
+    """Print the library's own log, plainly; for the first worker, so that lines come once.
+
+    With FUNDUS_LOG=json it is Ray's to print, as the job's `ray.init` was told.
+    """
     logger = logging.getLogger("fundus")
+    if _json_log():
+        logger.setLevel(logging.INFO)
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)
@@ -184,10 +206,16 @@ def show_log() -> None:
     logger.propagate = False
 
 
+def _json_log() -> bool:
+    return os.environ.get("FUNDUS_LOG") == "json"
+
+
 def _worker(config: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     if rank == 0:
         show_log()
+    elif _json_log():
+        logging.getLogger("fundus").setLevel(logging.WARNING)
     learner = config["make_learner"]()
     found = ray.train.get_checkpoint()
     state = _read(found) if found else None

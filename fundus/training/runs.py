@@ -81,6 +81,8 @@ class AdaptConfig:
 class Adaptation:
     """What an adaptation came to."""
 
+    run: str
+    """Its name: the folder below the storage."""
     bundle: Bundle
     """The bundle in force: the adapted one if it was published, else the one it started from."""
     history: list[Row]
@@ -88,8 +90,12 @@ class Adaptation:
     published: bool
 
 
-def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
-    """Train one network and put it into the bundle; the bundle and every epoch's figures."""
+def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
+    """Train one network and put it into the bundle.
+
+    The run's name (the first member's, where a network has several), the bundle and every epoch's
+    figures.
+    """
     labelled = [_labelled(spec) for spec in config.sources]
     known = _start(config)
     recipe = config.book.detector if config.role == DETECTOR else config.book.segmenter
@@ -119,7 +125,8 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
         _train_member(member, config, read, first, (*data, described.get("start")))
         for member, first in zip(members, firsts, strict=True)
     ]
-    weights, history = _joined([w for w, _ in found]), _mean_history([h for _, h in found])
+    name = found[0][0]
+    weights, history = _joined([w for _, w, _ in found]), _mean_history([h for *_, h in found])
     network = Network(_config_of(recipe), weights, described, data, scores_of(history))
     if config.role == DETECTOR:
         validation = _detector_validation(labelled, recipe)
@@ -131,7 +138,7 @@ def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
         trained = trained.without(ADAPTED)  # adapted from weights that are no longer there
     bundles.save(trained, config.bundle)
     curves.save(history, config.bundle, config.role)
-    return trained, history
+    return name, trained, history
 
 
 def _train_member(
@@ -140,8 +147,8 @@ def _train_member(
     read: Callable[[], tuple[Crops, Crops]],
     first_weights: dict[str, Tensor],
     decisive: tuple[Any, ...],
-) -> tuple[dict[str, Tensor], list[Row]]:
-    """One training of one network: the weights that it keeps, and every epoch's figures."""
+) -> tuple[str, dict[str, Tensor], list[Row]]:
+    """One training of one network: its name, the weights that it keeps, every epoch's figures."""
     scale = config.book.preprocessing.roi_scale
 
     def make_learner() -> SourceLearner:
@@ -161,7 +168,7 @@ def _train_member(
     state, history = loop.fit(
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
-    return kept(state), history
+    return name, kept(state), history
 
 
 def _members(recipe: Recipe) -> list[Recipe]:
@@ -240,12 +247,20 @@ def adapt(config: AdaptConfig) -> Adaptation:
     adapted = start.with_network(ADAPTED, network)
     curves.save(history, config.storage / name, ADAPTED)
     if not all(check.passed for check in checks):
-        return Adaptation(start, history, checks, published=False)
+        return Adaptation(name, start, history, checks, published=False)
     if config.to.resolve() != config.bundle.resolve():
         bundles.copy(config.bundle, config.to)
     bundles.save(adapted, config.to)
     curves.save(history, config.to, ADAPTED)
-    return Adaptation(adapted, history, checks, published=True)
+    return Adaptation(name, adapted, history, checks, published=True)
+
+
+def save_summary(folder: Path, **told: Any) -> Path:
+    """Write how a run ended beside its checkpoints, for machines: `summary.json`; null for NaN."""
+    path = folder / "summary.json"
+    told = json.loads(json.dumps(told), parse_constant=lambda _: None)
+    path.write_text(json.dumps(told, indent=2) + "\n")
+    return path
 
 
 def run_name(role: str, *decisive: Any) -> str:

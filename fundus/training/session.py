@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -27,16 +28,17 @@ def workers(given: argparse.Namespace) -> Workers:
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session(**options: Any) -> Iterator[None]:
     """A running Ray: the cluster that the environment names, or one on this machine, closed after.
 
-    A Ray that is running already in this process is used and left running.
+    A Ray that is running already in this process is used and left running. `options` are those of
+    `ray.init`.
     """
     if ray.is_initialized():
         yield
         return
     # Without the dashboard (on 127.0.0.1 alone) Ray Train logs a failed query each second.
-    ray.init(log_to_driver=True)
+    ray.init(log_to_driver=True, **options)
     try:
         yield
     finally:
