@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from fundus.anatomy.labels import cup_of, disc_of
-from fundus.datasets.public import LAYOUTS, open_set
+from fundus.datasets.public import LAYOUTS, anchored, open_set
 from fundus.datasets.samples import Sample
 from fundus.storage.places import open_place
 
@@ -322,6 +322,15 @@ def test_a_set_is_named_by_what_it_is_not_where(tmp_path: Path) -> None:
     assert open_set(f"drishti-gs:{tmp_path}?split=test").name == "Drishti-GS split=test"
     manifest(tmp_path)
     assert open_set(f"manifest:{tmp_path}/m.csv?split=train").name == "m split=train"
+
+
+def test_a_line_is_anchored_where_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert anchored("refuge:data/R?split=train") == f"refuge:{tmp_path}/data/R?split=train"
+    for line in ("synthetic:?camera=clinic", "folder:s3://b/p", "manifest:/m.csv", "nothing"):
+        assert anchored(line) == line
 
 
 @pytest.fixture

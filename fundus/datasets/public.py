@@ -61,6 +61,15 @@ def open_set(spec: str) -> LabelledSet:
     return LabelledSet(name=_name(samples, options), samples=tuple(samples))
 
 
+def anchored(spec: str) -> str:
+    """The same line with an absolute path, for processes that work in another folder."""
+    layout, _, rest = spec.partition(":")
+    path, mark, query = rest.partition("?")
+    if not path or scheme_of(path):
+        return spec
+    return f"{layout}:{Path(path).absolute()}{mark}{query}"
+
+
 def _on_this_machine(layout: str, path: str, chosen: dict[str, str]) -> Path:
     """The path that a layout's reader wants: of a set on s3:// that of its copy."""
     if not scheme_of(path):

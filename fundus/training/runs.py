@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
-from fundus.datasets.public import open_set
+from fundus.datasets.public import anchored, open_set
 from fundus.datasets.samples import LabelledSet
 from fundus.models import bundle as bundles
 from fundus.models import networks
@@ -95,6 +95,7 @@ class Adaptation:
 
 def train(config: TrainConfig) -> tuple[Bundle, list[Row]]:
     """Train one network and put it into the bundle; the bundle and every epoch's figures."""
+    config = replace(config, sources=tuple(map(anchored, config.sources)))
     place = open_place(str(config.bundle))  # refused now rather than after the training
     data = on_a_worker(config.workers, _described_sets, config.sources)
     known = _start(config)
@@ -199,6 +200,8 @@ def _mean_history(histories: list[list[Row]]) -> list[Row]:
 
 def adapt(config: AdaptConfig) -> Adaptation:
     """Adapt a bundle to the targets; publish the adapted bundle if it passes the gate."""
+    sources, targets = (tuple(map(anchored, sets)) for sets in (config.sources, config.targets))
+    config = replace(config, sources=sources, targets=targets)
     storage, to = (open_place(str(where)) for where in (config.storage, config.to))
     start = bundles.load(config.bundle)
     if SOURCE_ONLY not in start.networks:
