@@ -13,7 +13,6 @@ last line names, holds the code, the gate's figures and the digest of the bundle
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from fundus.models.bundle import ADAPTED
 from fundus.screening import logs, metrics
@@ -31,10 +30,10 @@ def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bundle", required=True, type=Path, help="with a source-only segmenter")
+    parser.add_argument("--bundle", required=True, help="with a source-only segmenter")
     parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
     parser.add_argument("--target", required=True, action="append", help="layout:path?key=value")
-    parser.add_argument("--to", type=Path, help="folder of the adapted bundle; default: --bundle")
+    parser.add_argument("--to", help="place of the adapted bundle; default: --bundle")
     parser.add_argument("--roi", action="store_true", help="target pictures are disc crops")
     parser.add_argument("--recipe", choices=BOOKS, default="quick")
     parser.add_argument("--method", choices=METHODS, help="instead of the recipe's")
@@ -67,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     code = 0 if result.published else REFUSED
     summary = save_summary(
-        config.storage / result.run,
-        run=result.run,
+        config.storage,
+        result.run,
         exit_code=code,
         published=result.published,
         checks=gate.report(result.checks),

@@ -13,7 +13,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from fundus.anatomy.risk import RiskModel
 from fundus.anatomy.scores import Summary
@@ -27,7 +26,7 @@ from fundus.models.predictor import Predictor
 
 @dataclass(frozen=True)
 class Config:
-    bundle: Path
+    bundle: str
     """The bundle to calibrate; its risk model, if any, is replaced."""
     set: str
     """The labelled set, `layout:path?key=value`."""
@@ -94,7 +93,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bundle", required=True, type=Path)
+    parser.add_argument("--bundle", required=True, metavar="URI")
     parser.add_argument("--set", required=True, metavar="SPEC", help="layout:path?key=value")
     parser.add_argument("--specificity", type=float, default=0.95, help="default: 0.95")
     parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")

@@ -30,9 +30,9 @@ from fundus.models.predictor import Predictor
 
 @dataclass(frozen=True)
 class Config:
-    bundle: Path
+    bundle: Path | str
     """The bundle whose source-only and adapted networks are scored."""
-    target_supervised: Path | None
+    target_supervised: Path | str | None
     """A bundle whose `source_only` network was trained on the target's labels."""
     sets: tuple[str, ...]
     """Labelled sets, `layout:path?key=value`."""
@@ -143,8 +143,8 @@ def parse(argv: Sequence[str] | None) -> Config:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bundle", type=Path, default=bundle.default_folder())
-    parser.add_argument("--target-supervised", type=Path, metavar="BUNDLE")
+    parser.add_argument("--bundle", metavar="URI", default=bundle.default_folder())
+    parser.add_argument("--target-supervised", metavar="BUNDLE")
     parser.add_argument("--set", action="append", required=True, dest="sets", metavar="SPEC")
     parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
     parser.add_argument("--detection", action="store_true", help="score the detector alone")

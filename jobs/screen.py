@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     add = parser.add_argument
     add("--archive", required=True, metavar="URI", help="where the photographs are")
     add("--results", required=True, metavar="URI", help="folder or s3:// place for the rows")
-    add("--bundle", type=Path, default=bundles.default_folder(), help="default: the package's")
+    add("--bundle", metavar="URI", default=bundles.default_folder(), help="default: the package's")
     add(
         "--status", action="store_true", help="say what is done, missing and failed; screen nothing"
     )

@@ -32,12 +32,12 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
     )
     parser.add_argument("network", choices=ROLES)
     parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
-    parser.add_argument("--bundle", required=True, type=Path, help="folder to put the network into")
+    parser.add_argument("--bundle", required=True, help="folder or s3:// place of the network")
     parser.add_argument("--recipe", choices=BOOKS, default="quick")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
     parser.add_argument("--encoder", type=Path, help="ImageNet weights, safetensors, when offline")
     parser.add_argument("--from-scratch", action="store_true", help="without ImageNet weights")
-    parser.add_argument("--start", type=Path, help="bundle to go on from")
+    parser.add_argument("--start", help="bundle to go on from")
     session.add_arguments(parser)
     given = parser.parse_args(arguments)
     role = ROLES[given.network]
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     scores = bundle.networks[config.role].scores
     summary = save_summary(
-        config.storage / name,
-        run=name,
+        config.storage,
+        name,
         exit_code=0,
         scores=scores,
         epochs=len(history),

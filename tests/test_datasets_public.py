@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from fundus.anatomy.labels import cup_of, disc_of
-from fundus.datasets.public import LAYOUTS, open_set
+from fundus.datasets.public import LAYOUTS, anchored, open_set
 from fundus.datasets.samples import Sample
+from fundus.storage.places import open_place
 
 HEIGHT, WIDTH = 40, 60
 
@@ -320,6 +322,60 @@ def test_a_set_is_named_by_what_it_is_not_where(tmp_path: Path) -> None:
     assert open_set(f"drishti-gs:{tmp_path}?split=test").name == "Drishti-GS split=test"
     manifest(tmp_path)
     assert open_set(f"manifest:{tmp_path}/m.csv?split=train").name == "m split=train"
+
+
+def test_a_line_is_anchored_where_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert anchored("refuge:data/R?split=train") == f"refuge:{tmp_path}/data/R?split=train"
+    for line in ("synthetic:?camera=clinic", "folder:s3://b/p", "manifest:/m.csv", "nothing"):
+        assert anchored(line) == line
+
+
+@pytest.fixture
+def site(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a prefix, to which `sent` sends `site` below tmp_path; copies lie in tmp_path."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return f"s3://{bucket}/deep/site"
+
+
+def sent(folder: Path, uri: str) -> None:
+    shared = open_place(uri)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            shared.put(file.relative_to(folder).as_posix(), file.read_bytes())
+
+
+# RIM-ONE DL is drawn above with folders that are empty, which object storage does not have.
+@pytest.mark.s3
+@pytest.mark.parametrize("spec", [s for s in EXPECTED if "dl:" not in s] + ["folder:{}"])
+def test_a_set_on_s3_is_the_same_set(spec: str, tmp_path: Path, site: str) -> None:
+    build, _ = EXPECTED.get(spec, (manifest, {}))
+    build(tmp_path / "site")
+    sent(tmp_path / "site", site)
+    here, there = (open_set(spec.format(root)) for root in (tmp_path / "site", site))
+    assert (there.name, there.digest()) == (here.name, here.digest())
+    assert there.samples[0].image != here.samples[0].image
+
+
+@pytest.mark.s3
+def test_of_a_manifest_on_s3_only_the_wanted_rows_are_fetched(tmp_path: Path, site: str) -> None:
+    manifest(tmp_path / "site")
+    sent(tmp_path / "site", site)
+    (sample,) = open_set(f"manifest:{site}/m.csv?split=test").samples
+    files = [file.name for file in sample.image.parent.rglob("*.*")]
+    assert sorted(files) == ["b.png", "b.png", "m.csv"]  # picture and mask
+
+
+@pytest.mark.s3
+def test_a_manifest_on_s3_reads_no_file_of_this_machine(tmp_path: Path, site: str) -> None:
+    secret = picture(tmp_path / "secret.png")
+    for path in (str(secret), "../" * 6 + str(secret)):
+        open_place(site).put("m.csv", f"image\n{path}\n".encode())
+        with pytest.raises(ValueError, match="no name below a place"):
+            open_set(f"manifest:{site}/m.csv")
 
 
 def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:

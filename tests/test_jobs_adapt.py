@@ -13,6 +13,7 @@ import pytest
 from fundus.datasets.public import open_set
 from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED
+from fundus.storage.places import open_place
 
 ROOT = Path(__file__).parent.parent
 SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
@@ -43,18 +44,20 @@ def summary_of(printed: str) -> dict[str, Any]:
     return summary
 
 
+@pytest.mark.s3
 @pytest.mark.slow
 def test_an_adaptation_that_harms_nothing_is_published(
-    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_local: None, tmp_path: Path, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a rate that changes no weight, the adapted segmenter is as good as source-only."""
+    to = open_place(f"s3://{bucket}/adapted")
     words = arguments(tmp_path, TARGET, "learning_rate=1e-30")
-    assert job("adapt").main(words) == 0
+    assert job("adapt").main([*words, "--to", to.uri]) == 0
     out = capsys.readouterr().out
     assert "published: bundle" in out
     summary = summary_of(out)
     assert (summary["exit_code"], summary["published"], summary["epochs"]) == (0, True, 1)
-    adapted = bundles.load(tmp_path / "adapted")
+    adapted = bundles.load(to.uri)
     assert summary["bundle"] == adapted.digest
     assert set(adapted.networks) == {"detector", "source_only", "adapted"}
     assert [d["role"] for d in adapted.networks[ADAPTED].data] == [
@@ -62,7 +65,9 @@ def test_an_adaptation_that_harms_nothing_is_published(
         "target, no labels",
     ]
     assert all(check["passed"] for check in adapted.networks[ADAPTED].scores["gate"])
-    assert (tmp_path / "adapted" / "adapted.curves.csv").read_text().count("\n") == 2
+    curves = to.read("adapted.curves.csv")
+    assert curves and curves[0].count(b"\n") == 2
+    assert to.read("CARD.md"), "what lay beside the bundle comes along"
 
 
 @pytest.mark.slow

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from s3_server import Server
 from test_anatomy_risk import model as risk_model
 
 from fundus.models import bundle as bundles
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
 from fundus.models.networks import DeepLabConfig, UNetConfig, build
+from fundus.storage.places import open_place
 
 
 def tiny_bundle() -> Bundle:
@@ -125,3 +127,41 @@ def test_another_network_drops_the_calibration() -> None:
     assert calibrated.with_network("adapted", network).risk is None
     assert calibrated.without(DETECTOR).risk is None
     assert calibrated.without("adapted").risk == risk_model()
+
+
+@pytest.mark.s3
+def test_a_bundle_on_s3_is_the_same_bundle(bucket: str, folder: Path, tmp_path: Path) -> None:
+    place = f"s3://{bucket}/bundles/mine/"
+    assert not bundles.exists(place)
+    with pytest.raises(BundleError, match=r"mine/ is no bundle: it has no bundle\.json"):
+        bundles.load(place)
+    bundles.save(bundles.load(folder), place)
+    assert bundles.exists(place)
+    assert bundles.load(place).digest == bundles.load(folder).digest
+    open_place(place).put("cards/CARD.md", b"a card")
+    bundles.copy(place, tmp_path / "copy")
+    assert bundles.load(tmp_path / "copy").digest == bundles.load(folder).digest
+    assert (tmp_path / "copy" / "cards" / "CARD.md").read_bytes() == b"a card"
+
+
+@pytest.mark.s3
+def test_half_a_bundle_on_s3_is_refused(bucket: str, folder: Path) -> None:
+    place = open_place(f"s3://{bucket}/mine")
+    bundles.save(bundles.load(folder), place.uri)
+    place.put("detector.safetensors", b"of the next bundle")
+    with pytest.raises(BundleError, match=r"detector\.safetensors was altered"):
+        bundles.load(place.uri)
+    place.delete("detector.safetensors")
+    with pytest.raises(BundleError, match=r"detector\.safetensors is missing"):
+        bundles.load(place.uri)
+
+
+@pytest.mark.s3
+def test_a_place_that_cannot_be_asked_is_said(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.stranger.items():
+        monkeypatch.setenv(name, value)
+    place = f"s3://{s3.bucket()}/mine"
+    with pytest.raises(BundleError, match=r"bundle\.json cannot be read: access to it is denied"):
+        bundles.load(place)
+    with pytest.raises(OSError, match="cannot be written: access to it is denied"):
+        bundles.save(tiny_bundle(), place)

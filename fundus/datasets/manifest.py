@@ -1,6 +1,7 @@
 """Pictures without a public layout: a plain manifest, or a folder of unlabelled files."""
 
 import csv
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -37,15 +38,13 @@ def read_manifest(path: Path, **wanted: str) -> list[Sample]:
     path: the table. wanted: column=value, rows equal in all of them are kept. A missing file, an
     unknown value or column fails at once, naming the table and the row, or the missing file.
     """
-    rows = _rows(existing(path))
-    for column in wanted:
-        if rows and column not in rows[0]:
-            raise ValueError(f"{path}: no column {column!r}; it has {', '.join(rows[0])}")
-    return [
-        _sample(path, number, row)
-        for number, row in enumerate(rows, start=1)
-        if all(row[column] == value for column, value in wanted.items())
-    ]
+    return [_sample(path, number, row) for number, row in _wanted(path, wanted)]
+
+
+def named(path: Path, **wanted: str) -> set[str]:
+    """The pictures and masks that the wanted rows of a manifest name, as they name them."""
+    rows = [row for _, row in _wanted(path, wanted)]
+    return {row[column] for row in rows for column in ("image", "mask") if row.get(column)}
 
 
 def read_folder(path: Path) -> list[Sample]:
@@ -58,6 +57,19 @@ def read_folder(path: Path) -> list[Sample]:
         Sample(id=file.relative_to(path).as_posix(), set=path.name, image=file)
         for file in sorted(files)
         if file.is_file()
+    ]
+
+
+def _wanted(path: Path, wanted: Mapping[str, str]) -> list[tuple[int, dict[str, str]]]:
+    """The rows that are equal to what is wanted, with their numbers from 1."""
+    rows = _rows(existing(path))
+    for column in wanted:
+        if rows and column not in rows[0]:
+            raise ValueError(f"{path}: no column {column!r}; it has {', '.join(rows[0])}")
+    return [
+        (number, row)
+        for number, row in enumerate(rows, start=1)
+        if all(row[column] == value for column, value in wanted.items())
     ]
 
 

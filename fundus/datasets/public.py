@@ -1,5 +1,7 @@
 """Labelled sets by one line: `layout:path?key=value`. The layouts are those of the public sets.
 
+The path may be s3://bucket/prefix: what the layout reads is copied to this machine, and read there.
+
 Every reader names the tree that it expects, as the set's own archives unpack. What is missing
 fails with the file's name when the set is opened; what is inside a mask, when the mask is read.
 """
@@ -14,11 +16,15 @@ from urllib.parse import parse_qsl
 import openpyxl
 
 from fundus.anatomy.labels import from_binary, from_plain, from_refuge, from_soft
-from fundus.datasets.manifest import read_folder, read_manifest
+from fundus.datasets.manifest import PICTURES, named, read_folder, read_manifest
 from fundus.datasets.samples import LabelledSet, Sample, existing, folded, only
 from fundus.datasets.synthetic import read_synthetic
+from fundus.storage.mirror import mirrored
+from fundus.storage.uris import decode, scheme_of
 
 DISC_AND_CUP = ("disc", "cup")
+READ = (*PICTURES, ".csv", ".mat", ".xlsx")
+"""How the files end that the public layouts read."""
 
 
 def open_set(spec: str) -> LabelledSet:
@@ -46,12 +52,34 @@ def open_set(spec: str) -> LabelledSet:
         raise ValueError(f"{spec!r}: no key {unknown[0]!r} in {layout}; keys: {keys_known}")
     if not path and layout != "synthetic":
         raise ValueError(f"{spec!r}: {layout} wants a path, as in `{layout}:path`")
-    samples = reader(Path(path), **{k: v for k, v in options.items() if k != "fold"})
+    chosen = {k: v for k, v in options.items() if k != "fold"}
+    samples = reader(_on_this_machine(layout, path, chosen), **chosen)
     if "fold" in options:
         samples = folded(samples, options["fold"])
     if not samples:
         raise ValueError(f"{spec!r}: no picture there answers to it")
     return LabelledSet(name=_name(samples, options), samples=tuple(samples))
+
+
+def anchored(spec: str) -> str:
+    """The same line with an absolute path, for processes that work in another folder."""
+    layout, _, rest = spec.partition(":")
+    path, mark, query = rest.partition("?")
+    if not path or scheme_of(path):
+        return spec
+    return f"{layout}:{Path(path).absolute()}{mark}{query}"
+
+
+def _on_this_machine(layout: str, path: str, chosen: dict[str, str]) -> Path:
+    """The path that a layout's reader wants: of a set on s3:// that of its copy."""
+    if not scheme_of(path):
+        return Path(path)
+    if layout != "manifest":
+        return mirrored(path, suffixes=READ)
+    folder, _, last = path.rpartition("/")
+    table = decode(last)
+    files = named(mirrored(folder, names={table}) / table, **chosen)
+    return mirrored(folder, names={table, *files}) / table
 
 
 def _name(samples: list[Sample], options: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The bundle: a folder of weights and `bundle.json` that training yields and screening loads.
+"""The bundle: a place with weights and `bundle.json` that training yields and screening loads.
 
     bundle.json                 what was trained, how, on what, with which scores, and its digest;
                                 the risk model, once the bundle is calibrated
@@ -25,6 +25,10 @@ from torch import Tensor, nn
 from fundus.anatomy.risk import RiskModel
 from fundus.models import networks
 from fundus.models.thresholds import Thresholds
+from fundus.storage.mirror import written
+from fundus.storage.places import FolderPlace, Place, place_at
+from fundus.storage.retry import StorageFailed
+from fundus.storage.uris import checked_name
 
 FORMAT = 1
 DETECTOR, SOURCE_ONLY, ADAPTED = ROLES = ("detector", "source_only", "adapted")
@@ -137,30 +141,40 @@ class Bundle:
         } | ({"risk": vars(self.risk)} if self.risk else {})
 
 
-def save(bundle: Bundle, folder: Path) -> None:
-    """Write the bundle's files into `folder`; what else lies there (curves, a card) stays.
+def save(bundle: Bundle, folder: Path | str) -> None:
+    """Write the bundle's files into `folder`, a path or s3:// URI; what else lies there (curves, a
+    card) stays.
 
     Each file is replaced atomically and `bundle.json` comes last: a reader finds the old bundle,
     the new one, or refuses a mixture of both.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     manifest = bundle._manifest()
-    for role, network in bundle.networks.items():
-        _replace(folder / f"{role}.safetensors", _serialise(network.weights))
-    text = json.dumps(manifest | {"digest": _digest(manifest)}, indent=2, sort_keys=True) + "\n"
-    _replace(folder / "bundle.json", text.encode())
-    for role in set(ROLES) - set(bundle.networks):
-        (folder / f"{role}.safetensors").unlink(missing_ok=True)
+    with written(place_at(str(folder))) as local:
+        for role, network in bundle.networks.items():
+            _replace(local / f"{role}.safetensors", _serialise(network.weights))
+        text = json.dumps(manifest | {"digest": _digest(manifest)}, indent=2, sort_keys=True) + "\n"
+        _replace(local / "bundle.json", text.encode())
+        for role in set(ROLES) - set(bundle.networks):
+            (local / f"{role}.safetensors").unlink(missing_ok=True)
 
 
-def load(folder: Path) -> Bundle:
-    """Read and check a bundle; BundleError, in one sentence, unless every byte is as published."""
+def exists(folder: Path | str) -> bool:
+    """Whether a bundle lies in the folder, a path or s3:// URI."""
+    return _read(place_at(str(folder)), "bundle.json") is not None
+
+
+def load(folder: Path | str) -> Bundle:
+    """Read and check the bundle in a folder, a path or s3:// URI; BundleError, in one sentence,
+    unless every byte is as published.
+    """
+    place = place_at(str(folder))
     try:
-        manifest = json.loads((folder / "bundle.json").read_text())
-    except FileNotFoundError:
-        raise BundleError(f"{folder} is no bundle: it has no bundle.json") from None
+        content = _read(place, "bundle.json")
+        manifest = json.loads(content) if content is not None else None
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder}/bundle.json cannot be read: {error}") from error
+    if content is None:
+        raise BundleError(f"{folder} is no bundle: it has no bundle.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{folder} is not a bundle of format {FORMAT}, the one known here")
     if manifest.pop("digest", None) != _digest(manifest):
@@ -168,7 +182,7 @@ def load(folder: Path) -> Bundle:
     try:
         return Bundle(
             networks={
-                role: _read_network(folder / f"{role}.safetensors", entry)
+                role: _read_network(place, role, entry)
                 for role, entry in manifest["networks"].items()
             },
             preprocessing=Preprocessing(**manifest["preprocessing"]),
@@ -187,20 +201,39 @@ def default_folder() -> Path:
     return Path(__file__).parent.parent / "bundles" / "default"
 
 
-def copy(source: Path, destination: Path) -> None:
-    """Copy a bundle's files, all that lie beside it included."""
-    shutil.copytree(source, destination, dirs_exist_ok=True)
+def copy(source: Path | str, destination: Path) -> None:
+    """Copy the files of a bundle, at a path or s3:// URI, all that lie beside it included."""
+    place = place_at(str(source))
+    if isinstance(place, FolderPlace):
+        shutil.copytree(place.folder, destination, dirs_exist_ok=True)
+        return
+    for name in place.list():
+        file = destination / checked_name(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_read(place, name) or b"")
 
 
-def _read_network(file: Path, entry: Mapping[str, Any]) -> Network:
-    if file.stem not in ROLES:
-        raise ValueError(f"a bundle has no role {file.stem!r}")
+def _read(place: Place, name: str) -> bytes | None:
+    """A file's content, or None where there is none; OSError where it cannot be had."""
     try:
-        content = file.read_bytes()
-    except OSError:
-        raise ValueError(f"{file.name} is missing") from None
+        found = place.read(name)
+    except StorageFailed as failed:
+        raise OSError(failed.reason) from failed
+    return found[0] if found else None
+
+
+def _read_network(place: Place, role: str, entry: Mapping[str, Any]) -> Network:
+    if role not in ROLES:
+        raise ValueError(f"a bundle has no role {role!r}")
+    name = f"{role}.safetensors"
+    try:
+        content = _read(place, name)
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error}") from error
+    if content is None:
+        raise ValueError(f"{name} is missing")
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{file.name} was altered: its digest does not match")
+        raise ValueError(f"{name} was altered: its digest does not match")
     network = Network(
         config=networks.parse(entry["network"]),
         weights=parse_safetensors(content),

@@ -120,24 +120,30 @@ class S3Place:
 Place = FolderPlace | S3Place
 
 
+def place_at(uri: str) -> Place:
+    """The place at a path, file:// or s3:// URI, not looked at; ValueError for any other."""
+    if scheme_of(uri) == S3:
+        return S3Place(*split_s3(uri))
+    if scheme_of(uri) not in ("", "file"):
+        raise ValueError(f"results lie in a folder or on s3://, not on {scheme_of(uri)}://")
+    return FolderPlace(local_folder(uri))
+
+
 def open_place(uri: str) -> Place:
     """The place at a path, file:// or s3:// URI; it need not exist yet, but its bucket must.
 
     ValueError, in a sentence, for any other, and where it cannot be listed.
     """
-    if scheme_of(uri) == S3:
-        place = S3Place(*split_s3(uri))
+    place = place_at(uri)
+    if isinstance(place, S3Place):
+        asked = {"Bucket": place.bucket, "Prefix": place.prefix}
         try:
-            s3.patient("list_objects_v2", PATIENT, Bucket=place.bucket, MaxKeys=1)
+            s3.patient("list_objects_v2", PATIENT, **asked, MaxKeys=1)
         except StorageFailed as failed:
-            raise ValueError(f"results cannot lie in {place.uri}: {failed.reason}") from failed
-        return place
-    if scheme_of(uri) not in ("", "file"):
-        raise ValueError(f"results lie in a folder or on s3://, not on {scheme_of(uri)}://")
-    folder = local_folder(uri)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"results cannot lie in {folder}: it is not a folder")
-    return FolderPlace(folder)
+            raise ValueError(f"nothing can lie in {place.uri}: {failed.reason}") from failed
+    elif place.folder.exists() and not place.folder.is_dir():
+        raise ValueError(f"nothing can lie in {place.folder}: it is not a folder")
+    return place
 
 
 def _etag(reply: dict) -> str:

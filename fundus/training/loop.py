@@ -20,6 +20,8 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, prepare_model
 from torch import nn
 
+from fundus.storage.places import open_place
+
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
@@ -80,14 +82,21 @@ class Workers:
 
 
 def fit(
-    make_learner: Callable[[], Learner], epochs: int, *, name: str, storage: Path, workers: Workers
+    make_learner: Callable[[], Learner],
+    epochs: int,
+    *,
+    name: str,
+    storage: Path | str,
+    workers: Workers,
 ) -> tuple[dict[str, Any], list[Row]]:
     """Train on Ray to the last epoch; returns the final state and every epoch's figures.
 
     `make_learner` runs on each worker. The same name and storage again go on from the last
     checkpoint, whatever ended the run before: a death costs at most the epoch in progress, the
-    announced end of a machine (preemption) at most PREEMPTION_EVERY steps.
+    announced end of a machine (preemption) at most PREEMPTION_EVERY steps. Storage is a folder that
+    every machine mounts, or an s3:// URI.
     """
+    filesystem, folder = open_place(str(storage)).arrow()
     span = (workers.least, workers.most)
     fixed = workers.least == workers.most
     trainer = TorchTrainer(
@@ -100,7 +109,8 @@ def fit(
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=str(storage.resolve()),
+            storage_path=folder,
+            storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=workers.failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             worker_runtime_env={"env_vars": KEEP_MEMORY | name_run(name)},  # type: ignore[call-arg]

@@ -9,20 +9,25 @@ from typing import Any
 
 import numpy as np
 import ray.train
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
-from fundus.datasets.public import open_set
+from fundus.datasets.public import anchored, open_set
 from fundus.datasets.samples import LabelledSet
 from fundus.models import bundle as bundles
 from fundus.models import networks
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
+from fundus.models.confidence import Calibration
 from fundus.models.networks import DeepLabConfig, Discriminator, EnsembleConfig, NetworkConfig
+from fundus.storage.mirror import written
+from fundus.storage.places import open_place, place_at
 from fundus.training import certainty, curves, gate, loop
 from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import Row, Workers
 from fundus.training.recipes import AdaptationRecipe, Recipe, RecipeBook
+from fundus.training.session import on_a_worker
 from fundus.training.source import SourceLearner
 from fundus.training.targets import target_crops, unlabelled
 
@@ -35,18 +40,18 @@ class TrainConfig:
     """`detector` or `source_only`."""
     sources: tuple[str, ...]
     """Labelled sets, as fundus.datasets.public.open_set reads them."""
-    bundle: Path
-    """Folder that the network is put into; made if it is not there."""
+    bundle: Path | str
+    """Folder or s3:// URI that the network is put into; made if it is not there."""
     book: RecipeBook
     """Recipes and preprocessing."""
     encoder: Path | None = None
     """ImageNet weights of the encoder, a local safetensors file; None: from the library."""
     from_scratch: bool = False
     """Start without ImageNet weights."""
-    start: Path | None = None
+    start: Path | str | None = None
     """Go on from the segmenter of this bundle, which has as many members, instead of ImageNet."""
-    storage: Path = Path("runs")
-    """Where checkpoints are kept."""
+    storage: Path | str = "runs"
+    """Where checkpoints are kept: a folder that all workers mount, or an s3:// URI."""
     workers: Workers = field(default_factory=Workers)
 
     def __post_init__(self) -> None:
@@ -62,18 +67,18 @@ class TrainConfig:
 class AdaptConfig:
     """An adaptation of a bundle's source-only segmenter to a target without labels."""
 
-    bundle: Path
+    bundle: Path | str
     """The bundle that holds the source-only segmenter, and the detector unless `roi`."""
     sources: tuple[str, ...]
     """Labelled sets."""
     targets: tuple[str, ...]
     """Sets of the new camera; their labels, if any, are not read."""
-    to: Path
-    """Folder of the adapted bundle; may be the same."""
+    to: Path | str
+    """Folder or s3:// URI of the adapted bundle; may be the same."""
     recipe: AdaptationRecipe
     roi: bool = False
     """The target's pictures are disc crops already."""
-    storage: Path = Path("runs")
+    storage: Path | str = "runs"
     workers: Workers = field(default_factory=Workers)
 
 
@@ -96,18 +101,20 @@ def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
     The run's name (the first member's, where a network has several), the bundle and every epoch's
     figures.
     """
-    labelled = [_labelled(spec) for spec in config.sources]
+    config = replace(config, sources=tuple(map(anchored, config.sources)))
+    place = open_place(str(config.bundle))  # refused now rather than after the training
+    data = on_a_worker(config.workers, _described_sets, config.sources)
     known = _start(config)
     recipe = config.book.detector if config.role == DETECTOR else config.book.segmenter
     preprocessing = config.book.preprocessing
     described = recipe.described() | {"roi_scale": preprocessing.roi_scale}
-    data = tuple(_described(s, "labelled source") for s in labelled)
     firsts = _started(config.start, recipe) if config.start else []
     if config.start:
         described |= {"start": bundles.load(config.start).networks[SOURCE_ONLY].digest}
 
     def read() -> tuple[Crops, Crops]:
-        """To learn from, and to validate on."""
+        """To learn from, and to validate on; where it is called, the sets are opened."""
+        labelled = [_labelled(spec) for spec in config.sources]
         crops = batches.join(
             [
                 batches.frames(s, recipe.side)
@@ -129,15 +136,15 @@ def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
     weights, history = _joined([w for _, w, _ in found]), _mean_history([h for *_, h in found])
     network = Network(_config_of(recipe), weights, described, data, scores_of(history))
     if config.role == DETECTOR:
-        validation = _detector_validation(labelled, recipe)
-        calibration, shares = certainty.calibrate(network.build(), validation, recipe)
+        calibration, shares = on_a_worker(config.workers, _calibrated, network, config, recipe)
         network = replace(network, scores=network.scores | rounded(shares))
         known = replace(known, thresholds=replace(known.thresholds, confidence=calibration))
     trained = known.with_network(config.role, network)
     if config.role == SOURCE_ONLY:
         trained = trained.without(ADAPTED)  # adapted from weights that are no longer there
-    bundles.save(trained, config.bundle)
-    curves.save(history, config.bundle, config.role)
+    with written(place) as folder:
+        bundles.save(trained, folder)
+        curves.save(history, folder, config.role)
     return name, trained, history
 
 
@@ -200,27 +207,16 @@ def _mean_history(histories: list[list[Row]]) -> list[Row]:
 
 def adapt(config: AdaptConfig) -> Adaptation:
     """Adapt a bundle to the targets; publish the adapted bundle if it passes the gate."""
+    sources, targets = (tuple(map(anchored, sets)) for sets in (config.sources, config.targets))
+    config = replace(config, sources=sources, targets=targets)
+    storage, to = (open_place(str(where)) for where in (config.storage, config.to))
     start = bundles.load(config.bundle)
     if SOURCE_ONLY not in start.networks:
         raise BundleError(f"{config.bundle} has no source-only segmenter: run jobs/train.py first")
-    labelled = [_labelled(spec) for spec in config.sources]
-    targets = [unlabelled(open_set(spec)) for spec in config.targets]
     source_only = start.networks[SOURCE_ONLY]
     recipe = config.recipe
     described = recipe.described() | {"roi": config.roi, "source_only": source_only.digest}
-    data = (
-        *(_described(s, "labelled source") for s in labelled),
-        *(_described(s, "target, no labels") for s in targets),
-    )
-
-    def read() -> tuple[Crops, Crops, Crops]:
-        """Source to learn from, source to validate on, target."""
-        preprocessing = start.preprocessing
-        side, scale = preprocessing.roi_side, preprocessing.roi_scale
-        source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
-        target = batches.join([target_crops(s, start, are_crops=config.roi) for s in targets])
-        learn, validate = batches.split(len(source))
-        return source.take(learn), source.take(validate), target
+    data = on_a_worker(config.workers, _described_sets, config.sources, config.targets)
 
     def make_learner() -> AdaptationLearner:
         context = ray.train.get_context()
@@ -230,7 +226,7 @@ def adapt(config: AdaptConfig) -> Adaptation:
             loop.synchronised(source_only.build()),
             loop.synchronised(discriminator),
             recipe,
-            *read(),
+            *_source_and_target(config, start),
             thresholds=start.thresholds,
             rank=context.get_world_rank(),
             world=context.get_world_size(),
@@ -241,26 +237,52 @@ def adapt(config: AdaptConfig) -> Adaptation:
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
     network = Network(source_only.config, kept(state), described, data, scores_of(history))
-    _, validation, target = read()
-    checks = gate.judge(source_only.build(), network.build(), validation, target, start.thresholds)
+    checks = on_a_worker(config.workers, _judged, config, start, network)
     network = replace(network, scores=network.scores | {"gate": gate.report(checks)})
     adapted = start.with_network(ADAPTED, network)
-    curves.save(history, config.storage / name, ADAPTED)
+    with written(storage.join(name)) as folder:
+        curves.save(history, folder, ADAPTED)
     if not all(check.passed for check in checks):
         return Adaptation(name, start, history, checks, published=False)
-    if config.to.resolve() != config.bundle.resolve():
-        bundles.copy(config.bundle, config.to)
-    bundles.save(adapted, config.to)
-    curves.save(history, config.to, ADAPTED)
+    with written(to) as folder:
+        if to.uri != place_at(str(config.bundle)).uri:
+            bundles.copy(config.bundle, folder)
+        bundles.save(adapted, folder)
+        curves.save(history, folder, ADAPTED)
     return Adaptation(name, adapted, history, checks, published=True)
 
 
-def save_summary(folder: Path, **told: Any) -> Path:
-    """Write how a run ended beside its checkpoints, for machines: `summary.json`; null for NaN."""
-    path = folder / "summary.json"
-    told = json.loads(json.dumps(told), parse_constant=lambda _: None)
-    path.write_text(json.dumps(told, indent=2) + "\n")
-    return path
+def save_summary(storage: Path | str, name: str, **told: Any) -> str:
+    """Write how a run ended beside its checkpoints, for machines: `summary.json`; null for NaN.
+
+    storage: as given to `train` or `adapt`; name: the run's. Returns the path or URI.
+    """
+    told = json.loads(json.dumps({"run": name} | told), parse_constant=lambda _: None)
+    place = open_place(str(storage)).join(name)
+    place.put("summary.json", json.dumps(told, indent=2).encode() + b"\n")
+    return f"{storage}/{name}/summary.json"
+
+
+def _source_and_target(config: AdaptConfig, start: Bundle) -> tuple[Crops, Crops, Crops]:
+    """Source to learn from, source to validate on, target; the sets are opened here."""
+    labelled = [_labelled(spec) for spec in config.sources]
+    targets = [unlabelled(open_set(spec)) for spec in config.targets]
+    side, scale = start.preprocessing.roi_side, start.preprocessing.roi_scale
+    source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
+    target = batches.join([target_crops(s, start, are_crops=config.roi) for s in targets])
+    learn, validate = batches.split(len(source))
+    return source.take(learn), source.take(validate), target
+
+
+def _judged(config: AdaptConfig, start: Bundle, adapted: Network) -> tuple[gate.Check, ...]:
+    _, validation, target = _source_and_target(config, start)
+    source_only = start.networks[SOURCE_ONLY]
+    return gate.judge(_built(source_only), _built(adapted), validation, target, start.thresholds)
+
+
+def _built(network: Network) -> nn.Module:
+    """The network, on the GPU where there is one."""
+    return network.build().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run_name(role: str, *decisive: Any) -> str:
@@ -285,16 +307,20 @@ def rounded(figures: dict[str, float]) -> dict[str, float]:
     return {k: round(v, 4) for k, v in figures.items()}
 
 
-def _detector_validation(labelled: Sequence[LabelledSet], recipe: Recipe) -> Crops:
-    """The frames that a detector's training kept back to validate on."""
+def _calibrated(
+    detector: Network, config: TrainConfig, recipe: Recipe
+) -> tuple[Calibration, dict[str, float]]:
+    """The detector's confidence, on the frames that its training kept back to validate on."""
+    labelled = [_labelled(spec) for spec in config.sources]
     frames = batches.join([batches.frames(each, recipe.side) for each in labelled])
-    return frames.take(batches.split(len(frames))[1])
+    validation = frames.take(batches.split(len(frames))[1])
+    return certainty.calibrate(_built(detector), validation, recipe)
 
 
 def _start(config: TrainConfig) -> Bundle:
     """The bundle in the folder, or an empty one, with what this training sets in it."""
     wanted, levels = config.book.preprocessing, config.book.thresholds
-    if not (config.bundle / "bundle.json").exists():
+    if not bundles.exists(config.bundle):
         return Bundle({}, preprocessing=wanted, thresholds=levels)
     known = bundles.load(config.bundle)
     if config.role == DETECTOR:
@@ -306,7 +332,7 @@ def _start(config: TrainConfig) -> Bundle:
     return replace(known, preprocessing=kept, thresholds=levels)
 
 
-def _started(folder: Path, recipe: Recipe) -> list[dict[str, Tensor]]:
+def _started(folder: Path | str, recipe: Recipe) -> list[dict[str, Tensor]]:
     """The weights of each member of a bundle's source-only segmenter."""
     given = bundles.load(folder).networks.get(SOURCE_ONLY)
     if given is None or given.config != _config_of(recipe):
@@ -340,6 +366,16 @@ def _labelled(spec: str) -> LabelledSet:
     if len(labelled.samples) < batches.HELD_BACK:
         raise ValueError(f"{spec}: give at least {batches.HELD_BACK} pictures, one to validate on")
     return labelled
+
+
+def _described_sets(
+    sources: Sequence[str], targets: Sequence[str] = ()
+) -> tuple[dict[str, Any], ...]:
+    """What a bundle says of the sets; they are opened, and read whole."""
+    return (
+        *(_described(_labelled(spec), "labelled source") for spec in sources),
+        *(_described(unlabelled(open_set(spec)), "target, no labels") for spec in targets),
+    )
 
 
 def _described(labelled: LabelledSet, role: str) -> dict[str, Any]:

@@ -1,14 +1,18 @@
-"""How a training job meets Ray: its arguments, and a local Ray where no cluster is given."""
+"""How a training job meets Ray: its arguments, a local Ray where no cluster is given, and work that
+is done on a worker instead of the head."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import ray
+from ray.exceptions import RayTaskError
 
 from fundus.training.loop import Workers
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", default="1", help="data-parallel workers: 4, or 1-4")
     parser.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs for each worker")
-    parser.add_argument("--storage", type=Path, default=Path("runs"), help="where checkpoints lie")
+    parser.add_argument("--storage", default="runs", help="folder or s3:// place of checkpoints")
 
 
 def workers(given: argparse.Namespace) -> Workers:
@@ -43,3 +47,14 @@ def ray_session(**options: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def on_a_worker(workers: Workers, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """What `work` returns, done where one of these workers would fit: a cluster's head has no CPU
+    to spare. What it raises is raised here.
+    """
+    task = ray.remote(num_cpus=workers.cpus, num_gpus=int(workers.gpu))(work)
+    try:
+        return ray.get(task.remote(*given, **named))
+    except RayTaskError as failed:
+        raise failed.cause from failed
