@@ -38,6 +38,7 @@ from s3_server import Server  # noqa: E402
 
 from fundus.ledger import current as pointer  # noqa: E402
 from fundus.storage.places import open_place  # noqa: E402
+from fundus.storage.retry import StorageFailed  # noqa: E402
 
 VICTIMS = ("driver", "worker", "server")
 TRIES = 4
@@ -59,8 +60,11 @@ class Reader:
             try:
                 self.wrong += whats_wrong(self.results)
                 self.reads += 1
-            except Exception:
-                self.unreachable += 1  # while the server is dead
+            except Exception as error:
+                if isinstance(error.__cause__ or error, StorageFailed | OSError):
+                    self.unreachable += 1  # while the server is dead
+                else:
+                    self.wrong.append(f"a reader stumbled: {type(error).__name__}")
 
 
 def whats_wrong(results: str) -> Iterator[str]:

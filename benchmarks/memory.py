@@ -4,7 +4,8 @@
     python benchmarks/memory.py --data DATA --frames 500 5000
 
 Screens so many frames (real ones, made small, each another file) and prints the highest resident
-memory, without what is shared, of the driver and of each kind of worker.
+memory, without what is shared, of the driver and of each kind of worker. Ends with 1 when one of
+them took more than a tenth more for the many.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from kills import ROOT, descendants
 from PIL import Image
 
+MOST = 1.1
 
 def fill(folder: Path, data: Path, count: int, side: int) -> None:
     """Write `count` different JPEGs, `side` pixels wide, of the real frames in turn."""
@@ -95,12 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = [sys.executable, str(ROOT / "jobs" / "screen.py"), "--archive", str(archive)]
             found.append(peaks([*command, "--results", f"{scratch}/results", *given.arguments]))
     few, many = given.frames
+    grown = 0
     print(f"{'kind of process':40}  {few:>7} frames  {many:>7} frames  ratio")
     for kind in sorted(set(found[0]) | set(found[1])):
         low, high = (one.get(kind, 0) for one in found)
         ratio = f"{high / low:5.2f}" if low else "    -"
         print(f"{kind:40}  {low >> 20:>10} MiB  {high >> 20:>10} MiB  {ratio}")
-    return 0
+        grown += bool(low) and high > MOST * low
+    return int(grown > 0)
 
 
 if __name__ == "__main__":

@@ -50,16 +50,19 @@ def screen(archive: str, results: str, more: Sequence[str], tries: int = 1) -> t
 
 
 def compared(rows: pa.Table, hospital: Hospital) -> int:
-    """Print what came out; how many objects have no row, rows no object, or pictures two rows."""
+    """Print what came out; how many objects lack a row, rows an object, or pictures have two."""
     pictures = Counter(zip(rows["uri"].to_pylist(), rows["frame"].to_pylist(), strict=True))
     found = {uri for uri, _ in pictures}
     lost, foreign = hospital.inventory - found, found - hospital.inventory
+    frames = dict(zip(rows["uri"].to_pylist(), rows["frames"].to_pylist(), strict=True))
+    seen = Counter(uri for uri, _ in pictures)
+    lost |= {uri for uri, count in frames.items() if seen[uri] != count}
     twice = sum(count > 1 for count in pictures.values())
     print(f"{len(hospital.inventory)} objects, {rows.num_rows} rows (a row a frame of DICOM)")
     for status, count in Counter(rows["status"].to_pylist()).most_common():
         print(f"{count:7}  {status}")
     print(
-        f"{len(lost)} objects without a row, {len(foreign)} rows without an object, {twice} twice"
+        f"{len(lost)} objects without all their rows, {len(foreign)} rows without an object, {twice} twice"
     )
     print(*sorted(lost | foreign)[:5], sep="\n")
     return len(lost) + len(foreign) + twice
