@@ -25,6 +25,7 @@ from PIL import Image
 
 MOST = 1.1
 
+
 def fill(folder: Path, data: Path, count: int, side: int) -> None:
     """Write `count` different JPEGs, `side` pixels wide, of the real frames in turn."""
     draw = random.Random(count)

@@ -62,7 +62,8 @@ def compared(rows: pa.Table, hospital: Hospital) -> int:
     for status, count in Counter(rows["status"].to_pylist()).most_common():
         print(f"{count:7}  {status}")
     print(
-        f"{len(lost)} objects without all their rows, {len(foreign)} rows without an object, {twice} twice"
+        f"{len(lost)} objects without all their rows, {len(foreign)} rows without an object,"
+        f" {twice} twice"
     )
     print(*sorted(lost | foreign)[:5], sep="\n")
     return len(lost) + len(foreign) + twice
