@@ -204,7 +204,7 @@ def quick() -> RecipeBook:
             cross_entropy=0.5,
             average=0.95,
         ),
-        preprocessing=Preprocessing(detector_side=192, roi_side=128),
+        preprocessing=Preprocessing(detector_side=192, roi_side=128, roi_scale=1.5),
         # At 0.5 discs come out too large on cameras not learned from; ovals add to both structures
         # on the source itself (docs/experiments.md, O3 and O4).
         thresholds=Thresholds(disc=0.65, ovals=True),
