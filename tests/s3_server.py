@@ -129,6 +129,9 @@ class Server:
             "s3.port.lance": 0,
             "s3.localSocket": self.folder / "s3.sock",
             "idleTimeout": 5,
+            # A bucket of a test takes a volume or two; by default there are as many as the disk has
+            # free gigabytes, and a long run of the tests used them up.
+            "volume.max": 1000,
             "s3.autoCreateBucket": "false",
             "s3.allowDeleteBucketNotEmpty": "false",
         }
