@@ -33,7 +33,8 @@ def test_the_second_night_screens_what_is_new_or_changed(ray_local: None, tmp_pa
     adapting = ("--bundle", bundles.default_folder(), "--to", adapted)
     adapting += ("--storage", tmp_path / "runs", "--target", f"folder:{archive}")
     adapting += ("--source", "synthetic:?camera=clinic&count=16&seed=1")
-    adapting += ("--change", "epochs=1", "--change", "batch=4", "--change", "learning_rate=1e-5")
+    for change in ("epochs=1", "batch=4", "learning_rate=1e-30", "target_batch_norm=0"):
+        adapting += ("--change", change)
     assert main("adapt", *adapting) == 0, "the gate refused"
     published = bundles.load(adapted)
     assert ADAPTED in published.networks
