@@ -183,7 +183,8 @@ def test_who_lost_the_claim_while_writing_harms_no_file_of_the_one_who_has_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = runs.begin(place, pointer.Current(), A, "frames")
-    stage(place, run, "1", ("a", "1", 1, 1))
+    stage(place, run, "1", ("a", "1", 1, 1), ("b", "1", 1, 1))
+    wanted = ids(("a", "1"), ("b", "1"))
     slow = Claim(place)
     slow.acquire()
     check = Claim.check
@@ -193,12 +194,13 @@ def test_who_lost_the_claim_while_writing_harms_no_file_of_the_one_who_has_it(
         if claim is slow and not slow.lost:
             monkeypatch.setattr(Claim, "check", check)
             with claimed(place, take_over=True) as other:
-                finish(place, run, ids(("a", "1")), other)
+                finish(place, run, wanted, other)
+            monkeypatch.setattr(publish, "FILE_BYTES", 1)  # the slow one parts its rows otherwise
 
     monkeypatch.setattr(Claim, "check", taken_over_meanwhile)
     with pytest.raises(ClaimHeld):
-        finish(place, run, ids(("a", "1")), slow)
-    assert current_rows(place) == [("a", "1", A)]
+        finish(place, run, wanted, slow)
+    assert current_rows(place) == [("a", "1", A), ("b", "1", A)]
 
 
 def test_the_pointer_is_swapped_by_one_of_two(place: Place) -> None:

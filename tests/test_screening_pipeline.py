@@ -213,6 +213,23 @@ def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch)
     assert current_rows(config.results).num_rows == 2
 
 
+def test_rows_that_a_pass_did_not_bring_are_screened_by_the_next(ray_local, tmp_path, monkeypatch):
+    archive = pictures(tmp_path / "archive", "a.png", "b.png")
+    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
+    follow, passes = pipeline._follow, []
+
+    def loses_the_first(rows, objects, say):
+        follow(rows, objects, say)
+        passes.append(objects)
+        if len(passes) == 1:
+            for file in tmp_path.glob("out/runs/*/staged/*.parquet"):
+                file.unlink()
+
+    monkeypatch.setattr(pipeline, "_follow", loses_the_first)
+    assert pipeline.screen(config, tiny_bundle()).rows == 2
+    assert passes == [2, 2] and current_rows(config.results).num_rows == 2
+
+
 def test_the_second_of_two_runs_is_told_and_writes_nothing(ray_local, tmp_path):
     archive = pictures(tmp_path / "archive", "a.png")
     config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
