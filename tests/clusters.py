@@ -293,6 +293,25 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def a_gpu_node(folder: Path) -> psutil.Process:
+    """The raylet of a node with one GPU; StopIteration where there is none."""
+    return next(process for process in processes_of(folder) if _is_a_gpu_node(process))
+
+
+def _is_a_gpu_node(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        words = " ".join(process.cmdline())
+        return "/raylet/raylet " in words and "GPU,1" in words
+    return False
+
+
+def kill(node: psutil.Process) -> None:
+    """SIGKILL of a node with all that runs on it, as when its plug is pulled."""
+    for process in [*node.children(recursive=True), node]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def end_processes_of(folder: Path) -> None:
     for process in processes_of(folder):
         with suppress(psutil.Error):

@@ -8,10 +8,8 @@ import json
 import subprocess
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path
 
 import clusters
-import psutil
 import pytest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -104,14 +102,6 @@ def reports(driver: subprocess.Popen, seen: list[dict]) -> Iterator[dict]:
     raise AssertionError("the driver ended: " + "".join(other[-30:]))
 
 
-def kill_a_gpu_node(folder: Path) -> None:
-    """SIGKILL of one raylet that has a GPU."""
-    raylets = [p for p in clusters.processes_of(folder) if p.name() == "raylet"]
-    with_gpu = [p for p in raylets if "GPU,1" in " ".join(p.cmdline())]
-    assert with_gpu
-    psutil.Process(with_gpu[0].pid).kill()
-
-
 def test_pools_grow_from_zero_lose_a_node_and_go_back_with_every_row_once() -> None:
     script = f"ROWS, SLICES = {ROWS}, {SLICES}\n" + CHAIN
     seen: list[dict] = []
@@ -120,7 +110,7 @@ def test_pools_grow_from_zero_lose_a_node_and_go_back_with_every_row_once() -> N
         try:
             said = reports(driver, seen)
             next(report for report in said if "quarter" in report)
-            kill_a_gpu_node(head.folder)
+            clusters.a_gpu_node(head.folder).kill()
             end = next(report for report in said if "ids" in report)
             next(report for report in said if report.get("gpus") == 0)
         finally:

@@ -77,12 +77,6 @@ def check_whole(started: subprocess.Popen, results: Path) -> None:
     assert set(rows["status"].to_pylist()) == {"ok"}
 
 
-def kill(node: psutil.Process) -> None:
-    """SIGKILL of a node with all that runs on it, as when its plug is pulled."""
-    for one in [*node.children(recursive=True), node]:
-        one.kill()
-
-
 @pytest.mark.skipif(
     not os.environ.get("FUNDUS_LONG"),
     reason="five minutes; test_cluster_autoscaling does the same with stages that sleep: set"
@@ -91,8 +85,7 @@ def kill(node: psutil.Process) -> None:
 def test_a_gpu_node_that_the_autoscaler_brought_is_killed(archive: Path, bundle: Path) -> None:
     with clusters.head(pools=POOLS) as head:
         started = screening(head, archive, bundle, FUNDUS_GROWS_TO="CPU=4 GPU=2")
-        raylets = [p for p in clusters.processes_of(head.folder) if p.name() == "raylet"]
-        kill(next(p for p in raylets if "GPU,1" in " ".join(p.cmdline())))
+        clusters.kill(clusters.a_gpu_node(head.folder))
         check_whole(started, bundle.parent / "results")
 
 
@@ -117,7 +110,7 @@ def test_a_node_is_killed_in_the_middle_of_adaptation(bundle: Path) -> None:
         started = job(head, "adapt.py", *words, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="20")
         clusters.wait(lambda: [*runs.glob("*/checkpoint_*")], 300, "the first checkpoint")
         assert started.poll() is None, "it was over before"
-        kill(psutil.Process(lost.pid))
+        clusters.kill(psutil.Process(lost.pid))
         said, _ = started.communicate(timeout=400)
     assert started.returncode in (0, 4), said
     assert "the gate, after 8 epochs" in said
