@@ -293,15 +293,15 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def a_gpu_node(folder: Path) -> psutil.Process:
-    """The raylet of a node with one GPU; StopIteration where there is none."""
-    return next(process for process in processes_of(folder) if _is_a_gpu_node(process))
+def a_node(folder: Path, resources: str) -> psutil.Process:
+    """The raylet of a node that offers this, as `GPU,1`; StopIteration where there is none."""
+    return next(process for process in processes_of(folder) if _offers(process, resources))
 
 
-def _is_a_gpu_node(process: psutil.Process) -> bool:
+def _offers(process: psutil.Process, resources: str) -> bool:
     with suppress(psutil.Error):
         words = " ".join(process.cmdline())
-        return "/raylet/raylet " in words and "GPU,1" in words
+        return "/raylet/raylet " in words and resources in words
     return False
 
 

@@ -110,7 +110,7 @@ def test_pools_grow_from_zero_lose_a_node_and_go_back_with_every_row_once() -> N
         try:
             said = reports(driver, seen)
             next(report for report in said if "quarter" in report)
-            clusters.a_gpu_node(head.folder).kill()
+            clusters.a_node(head.folder, "GPU,1").kill()
             end = next(report for report in said if "ids" in report)
             next(report for report in said if report.get("gpus") == 0)
         finally:

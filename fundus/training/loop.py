@@ -224,7 +224,7 @@ def _worker(config: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     if rank == 0:
         show_log()
-    elif _json_log():
+    else:
         logging.getLogger("fundus").setLevel(logging.WARNING)
     learner = config["make_learner"]()
     found = ray.train.get_checkpoint()
