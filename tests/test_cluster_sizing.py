@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fundus.cluster.sizing import EFFICIENCY, Pool, Rates, nodes_for, predict, read_rates
+from fundus.cluster.sizing import DRIVER, EFFICIENCY, Pool, Rates, nodes_for, predict, read_rates
 from jobs import plan
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +38,13 @@ def test_a_thin_network_binds() -> None:
     """8 megabits a picture over 0.1 gigabits a second: 12.5 pictures."""
     night = predict(1000, RATES, Pool(nodes=1, slots=64, gigabits=0.1))
     assert (night.bound_by, night.pictures_a_second) == ("network", pytest.approx(12.5))
+
+
+def test_no_number_of_nodes_outruns_the_driver() -> None:
+    night = predict(1000, RATES, Pool(nodes=1000, slots=64))
+    assert (night.bound_by, night.pictures_a_second) == ("driver", DRIVER)
+    with pytest.raises(ValueError, match="1000 pictures a second are more than the 780"):
+        nodes_for(3_600_000, RATES, Pool(1, 16), hours=1, start_hours=0)
 
 
 @pytest.mark.parametrize("hours", [0.5, 2, 6.3])
