@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from fundus.models.bundle import ADAPTED
 from fundus.screening import logs, metrics
+from fundus.screening.placement import reachable
 from fundus.training import gate, session
 from fundus.training.recipes import BOOKS, METHODS, changed
 from fundus.training.runs import AdaptConfig, adapt, save_summary
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = parse(arguments)
         with session.ray_session(**logs.ray_options()):
+            session.check_room(config.workers, reachable())
             result = adapt(config)
             metrics.count_gate(published=result.published)
     except (ValueError, OSError) as error:

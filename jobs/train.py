@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY
 from fundus.screening import logs
+from fundus.screening.placement import reachable
 from fundus.training import session
 from fundus.training.recipes import BOOKS, changed
 from fundus.training.runs import TrainConfig, save_summary, train
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = parse(arguments)
         with session.ray_session(**logs.ray_options()):
+            session.check_room(config.workers, reachable())
             name, bundle, history = train(config)
     except (ValueError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)

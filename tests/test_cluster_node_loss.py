@@ -118,7 +118,7 @@ def test_a_node_that_the_autoscaler_brought_is_killed_in_adaptation(bundle: Path
     words += ("--workers", "1-2", "--change", "epochs=6", "--change", "batch=4")
     with clusters.head(pools=TRAINING, idle_minutes=1) as head:
         settings = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20", "RAY_DEDUP_LOGS": "0"}
-        started = job(head, "adapt.py", *words, **settings)
+        started = job(head, "adapt.py", *words, FUNDUS_GROWS_TO="CPU=2", **settings)
         clusters.wait(lambda: len(checkpoints(runs)) == 2, 300, "two checkpoints")
         assert started.poll() is None, "it was over before"
         before = history(checkpoints(runs)[0])

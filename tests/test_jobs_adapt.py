@@ -139,11 +139,17 @@ def test_garbage_target_labels_choose_nothing(
         (["--workers", "0"], "0 to 0 workers"),
         (["--workers", "4-1"], "4 to 1 workers"),
         (["--workers", "some"], "--workers some: give a number, or a range"),
+        (["--workers", "99-100"], "99 worker(s) want 99 CPUs, and there are"),
+        (["--gpu"], "1 worker(s) want 1 GPUs, and there are 0: ask for less"),
         (["--source", "refuge:/nowhere"], "/nowhere"),
     ],
 )
 def test_a_bad_configuration_is_one_sentence_and_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+    ray_local: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    sentence: str,
 ) -> None:
     given = arguments(tmp_path, TARGET) + words
     assert job("adapt").main(given) == 2

@@ -2,7 +2,7 @@
 is done on a worker instead of the head."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,6 +29,22 @@ def workers(given: argparse.Namespace) -> Workers:
     if not (least.isdecimal() and (most.isdecimal() if dash else True)):
         raise ValueError(f"--workers {given.workers}: give a number, or a range as 1-4")
     return Workers(int(least), int(most or least), gpu=given.gpu, cpus=given.cpus)
+
+
+def check_room(workers: Workers, resources: Mapping[str, float]) -> None:
+    """ValueError where the fewest workers want more CPUs or GPUs than there are or will ever be.
+
+    Without it such a training waits for them without end. `resources` are those of
+    `fundus.screening.placement.reachable`.
+    """
+    wanted = {"CPU": workers.least * workers.cpus, "GPU": workers.least * int(workers.gpu)}
+    for name, amount in wanted.items():
+        if amount > resources.get(name, 0):
+            raise ValueError(
+                f"{workers.least} worker(s) want {amount:g} {name}s, and there are"
+                f" {resources.get(name, 0):g}: ask for less by --workers, --cpus or without --gpu;"
+                " where nodes come on demand, say in FUNDUS_GROWS_TO how many may come"
+            )
 
 
 @contextmanager
