@@ -24,6 +24,8 @@ from kills import ROOT, descendants
 from PIL import Image
 
 MOST = 1.1
+TASKS = ("IDLE", "MapBatches", "get_table_block_metadata_schema")
+"""What one process of Ray's calls itself in turn: it waits, or does one task after the other."""
 
 
 def fill(folder: Path, data: Path, count: int, side: int) -> None:
@@ -57,7 +59,9 @@ def memory_of(pid: int) -> tuple[str, int] | None:
     if "sandbox_child" in command:
         kind = "decoding child"
     elif command.startswith("ray::"):
-        kind = re.split(r"[ (]", command)[0].removesuffix(".submit")
+        # An actor's title has the method that it is in.
+        name = re.split(r"[ (.]", command.removeprefix("ray::"))[0]
+        kind = "ray:: tasks" if name in TASKS else f"ray::{name}"
     elif "jobs/screen.py" in command:
         kind = "driver"
     else:
