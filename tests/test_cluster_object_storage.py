@@ -1,5 +1,6 @@
 """Adaptation and screening on a cluster whose machines share nothing but object storage."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def clinic(bucket: str) -> str:
 
 def job(head: Head, folder: Path, name: str, *words: str) -> subprocess.CompletedProcess:
     """A job whose driver has another home and other temporary files than the worker's machine."""
-    mine = {}
+    mine = {"RAY_DEDUP_LOGS": "0"}
     for variable in ("HOME", "TMPDIR"):
         mine[variable] = str(folder / variable)
         (folder / variable).mkdir(exist_ok=True)
@@ -53,12 +54,14 @@ def test_a_cluster_adapts_resumes_and_screens_from_object_storage(
     adapting = ("--bundle", f"{clinic}/bundle/", "--to", f"{clinic}/adapted")
     adapting += ("--storage", f"{clinic}/runs", "--target", f"folder:{clinic}/new-hospital")
     adapting += ("--source", "synthetic:?camera=clinic&count=8&seed=1", "--roi")
-    adapting += ("--change", "epochs=2", "--change", "batch=4")
+    adapting += ("--change", "epochs=2", "--change", "batch=4", "--workers", "2")
     with clusters.head(cpus=0) as head, head.worker(cpus=2):
         first = job(head, tmp_path, "adapt.py", *adapting)
         said = first.stdout + first.stderr
         assert first.returncode == 4, said  # a tiny network draws no plausible shapes
         assert "the gate, after 2 epochs" in said and "epoch 1/2" in said
+        speakers = set(re.findall(r"pid=(\d+)\b.* epoch 1/2 ", said))
+        assert len(speakers) == 1, "the first of the two workers alone speaks"
         again = job(head, tmp_path, "adapt.py", *adapting)
         said = again.stdout + again.stderr
         assert again.returncode == 4, said

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from fundus.cluster.sizing import DRIVER, EFFICIENCY, Pool, Rates, nodes_for, predict, read_rates
+from fundus.cluster.sizing import (
+    DRIVER_RATE,
+    EFFICIENCY,
+    Pool,
+    Rates,
+    nodes_for,
+    predict,
+    read_rates,
+)
 from jobs import plan
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +50,7 @@ def test_a_thin_network_binds() -> None:
 
 def test_no_number_of_nodes_outruns_the_driver() -> None:
     night = predict(1000, RATES, Pool(nodes=1000, slots=64))
-    assert (night.bound_by, night.pictures_a_second) == ("driver", DRIVER)
+    assert (night.bound_by, night.pictures_a_second) == ("driver", DRIVER_RATE)
     with pytest.raises(ValueError, match="1000 pictures a second are more than the 780"):
         nodes_for(3_600_000, RATES, Pool(1, 16), hours=1, start_hours=0)
 

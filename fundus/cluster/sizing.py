@@ -5,7 +5,7 @@ With P pictures, per picture c seconds of a core for the CPU stages and g for th
     CPU pool   rate_cpu = nodes_cpu * cores * EFFICIENCY / c
     GPU pool   rate_gpu = nodes_gpu * gpus * EFFICIENCY * speed / g
     network    rate_net = nodes_cpu * gigabits / (8 * megabytes / 1000)
-    driver     rate_driver = DRIVER
+    driver     rate_driver = DRIVER_RATE
     hours    = start + P / min(rates) / 3600
     cost     = sum of nodes * price * (hours + idle)
 
@@ -22,7 +22,7 @@ from typing import Any
 
 EFFICIENCY = 0.9
 """Share of a pool's time that goes into pictures; 0.92 in `benchmarks/simulate_cluster.py`."""
-DRIVER = 780.0
+DRIVER_RATE = 780.0
 """Pictures a second that one driver hands out, however many nodes there are: what
 `benchmarks/simulate_cluster.py --idle 64` measured on two cores that carried the pools as well."""
 START_HOURS = 8 / 60
@@ -162,10 +162,10 @@ def nodes_for(
             f"{hours:.2f} hours are no more than the {start_hours:.2f} that nodes take to start"
         )
     wanted = pictures / ((hours - start_hours) * 3600)
-    if wanted > DRIVER:
+    if wanted > DRIVER_RATE:
         raise ValueError(
-            f"{wanted:.0f} pictures a second are more than the {DRIVER:.0f} that one driver hands"
-            " out: give more hours, or screen parts of the archive, each with its own --results"
+            f"{wanted:.0f} pictures a second are more than the {DRIVER_RATE:.0f} that one driver"
+            " hands out: give more hours, or screen parts of the archive, each with its own --results"
         )
     one = _rates_of_pools(
         rates, replace(cpu, nodes=1), replace(gpu, nodes=1) if gpu else None, gpu_speed
@@ -181,7 +181,7 @@ def _rates_of_pools(
 ) -> Mapping[str, float]:
     """Pictures a second that each pool could do alone."""
     seconds = rates.cpu if gpu else rates.cpu + rates.models
-    limits = {"cpu": _ratio(cpu.nodes * cpu.slots * EFFICIENCY, seconds), "driver": DRIVER}
+    limits = {"cpu": _ratio(cpu.nodes * cpu.slots * EFFICIENCY, seconds), "driver": DRIVER_RATE}
     limits["network"] = _ratio(cpu.nodes * cpu.gigabits, 8 * rates.megabytes / 1000)
     if gpu:
         limits["gpu"] = gpu.nodes * gpu.slots * EFFICIENCY * gpu_speed / rates.models
