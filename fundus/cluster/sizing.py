@@ -165,7 +165,8 @@ def nodes_for(
     if wanted > DRIVER_RATE:
         raise ValueError(
             f"{wanted:.0f} pictures a second are more than the {DRIVER_RATE:.0f} that one driver"
-            " hands out: give more hours, or screen parts of the archive, each with its own --results"
+            " hands out: give more hours, or screen parts of the archive, each with --results of"
+            " its own"
         )
     one = _rates_of_pools(
         rates, replace(cpu, nodes=1), replace(gpu, nodes=1) if gpu else None, gpu_speed
