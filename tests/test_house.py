@@ -23,7 +23,10 @@ FLOORS = {
     "screening": 3,
     "training": 3,
     "evaluation": 3,
+    "notebook": 3,
+    "report": 3,
     "jobs": 4,
+    "__init__.py": 4,
 }
 RAY_FROM = 3
 TORCH_FROM = 2

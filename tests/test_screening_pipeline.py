@@ -17,10 +17,12 @@ from PIL import Image
 from ray.data._internal.metadata_exporter import sanitize_for_struct
 from test_images_decode import SMOOTH, saved, saved_by_opencv, vast_png
 
+import fundus
 from fundus.anatomy.labels import CUP
 from fundus.ledger import current as pointer
 from fundus.ledger import pseudonyms, publish, row
 from fundus.ledger.claim import ClaimHeld, claimed
+from fundus.models import bundle as bundles
 from fundus.models import networks
 from fundus.models.bundle import (
     ADAPTED,
@@ -152,6 +154,23 @@ def test_a_measured_row_is_whole_and_a_failed_one_has_no_number(screened):
         else:
             assert measures == [None] * 5 and one["mask_png"] is None, name
     assert by_name(table)["black.png"]["width"] == 50
+
+
+def test_a_notebook_measures_and_reads_what_screening_wrote(screened, tmp_path):
+    _, bundle, table, config = screened
+    bundles.save(bundle, tmp_path)
+    results = fundus.read_results(config.results)
+    assert results.table.num_rows == table.num_rows and len(results.to_pandas()) == len(results)
+    for number, one in enumerate(results):
+        name = one["uri"].rsplit("/", 1)[1]
+        if name in ("cmyk.jpg", "good.jpg", "black.png", "text.jpg"):
+            path = Path(config.archive) / name
+            eye = fundus.measure(path, bundle=tmp_path, gradability=config.gradability)
+            assert (eye.status, eye.reason) == (one["status"], one["error"])
+            for column in ("vcdr", "vcdr_sd", "rim_inferior", "quality", "disc_confidence"):
+                assert getattr(eye, column) == pytest.approx(one[column], abs=1e-6), column
+            mask = results.mask(number)
+            assert mask is eye.mask is None or np.array_equal(mask, eye.mask)
 
 
 def test_the_files_carry_a_description_of_every_column_and_of_the_run(screened):

@@ -97,13 +97,32 @@ def _extent(inside: np.ndarray, axis: int) -> int:
     return int(positions[-1] - positions[0] + 1) if positions.size else 0
 
 
+def rim_profile(mask: np.ndarray, count: int = 72) -> np.ndarray:
+    """Rim width by angle of an HW uint8 {0, 1, 2} mask: (count,) float, vertical disc diameters.
+
+    The rays are those of `measure`, spread evenly over the circle. The first runs half a step
+    below the horizontal to the right; the others follow clockwise as the picture is seen: right,
+    below, left, above. NaN everywhere without a disc or without a cup.
+    """
+    disc, cup = disc_of(mask), cup_of(mask)
+    disc_height = _extent(disc, axis=0)
+    if not disc_height or not cup.any():
+        return np.full(count, np.nan)
+    angles = (np.arange(count) + 0.5) * (2 * np.pi / count)
+    return _ray_widths(disc, cup, angles) / disc_height
+
+
 def _rim_widths(disc: np.ndarray, cup: np.ndarray) -> np.ndarray:
     """Mean rim width, in pixels, of the sectors to the right, below, to the left and above."""
+    return _ray_widths(disc, cup, np.deg2rad([[0], [90], [180], [270]]) + _RAYS).mean(axis=-1)
+
+
+def _ray_widths(disc: np.ndarray, cup: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Rim width, in pixels, on the ray from the disc's centroid at each angle (radians)."""
     rows, columns = np.nonzero(disc)
     x, y = columns.mean() + 0.5, rows.mean() + 0.5
     reach = float(np.hypot(rows + 0.5 - y, columns + 0.5 - x).max()) + 1
     distances = (np.arange(_STEPS) + 0.5) * (reach / _STEPS)
-    angles = np.deg2rad([[0], [90], [180], [270]]) + _RAYS
     ray_columns = np.floor(x + np.cos(angles)[..., None] * distances).astype(int)
     ray_rows = np.floor(y + np.sin(angles)[..., None] * distances).astype(int)
     height, width = disc.shape
@@ -113,4 +132,4 @@ def _rim_widths(disc: np.ndarray, cup: np.ndarray) -> np.ndarray:
         ((inside[at] & in_frame) * (np.arange(_STEPS) + 1)).max(axis=-1) * (reach / _STEPS)
         for inside in (disc, cup)
     ]
-    return (radii[0] - radii[1]).mean(axis=-1)
+    return radii[0] - radii[1]

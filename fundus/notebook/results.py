@@ -1,0 +1,91 @@
+"""A results place as a table: one row for each picture, its mask decoded when it is asked for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from fundus.errors import ConfigurationError
+from fundus.images import roi
+from fundus.images.roi import Roi
+from fundus.ledger import current as pointer
+from fundus.ledger import row, runs
+from fundus.storage.places import Place, open_place
+
+if TYPE_CHECKING:
+    import pandas
+
+MASK = "mask_png"
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The current rows of a results place. Masks stay encoded until one is asked for."""
+
+    table: pa.Table
+    """The rows, columns as `fundus.ledger.row.SCHEMA` has them."""
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows as dictionaries."""
+        for batch in self.table.to_batches():
+            yield from batch.to_pylist()
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The rows as a DataFrame, without the masks; wants pandas."""
+        columns = [name for name in self.table.column_names if name != MASK]
+        return self.table.select(columns).to_pandas()
+
+    def mask(self, number: int, *, in_frame: bool = False) -> np.ndarray | None:
+        """The mask of one row, numbered from 0 as in the table; None where nothing was measured.
+
+        (S, S) uint8 {0 background, 1 rim, 2 cup} in the ROI frame; with `in_frame` (H, W) in
+        pixels of the original frame. IndexError where there is no such row.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {number} of {len(self)}")
+        one = self.table.slice(number, 1).to_pylist()[0]
+        return None if one[MASK] is None else mask_of(one, in_frame=in_frame)
+
+
+def read_results(place: str, *, columns: list[str] | None = None) -> Results:
+    """Read the current rows of a results place.
+
+    Args:
+        place: folder or s3:// URI that a screening wrote into.
+        columns: only these; None for all. Masks need mask_png, and in the frame also roi_x, roi_y,
+            roi_size, height and width.
+
+    Returns:
+        The rows: one for each picture of every object of the archive, failures included.
+
+    Raises:
+        ConfigurationError: nothing was published there, or a column is not known.
+    """
+    unknown = sorted(set(columns or ()) - set(row.SCHEMA.names))
+    if unknown:
+        raise ConfigurationError(f"a row has no column {unknown[0]!r}")
+    return Results(current_rows(open_place(place), columns))
+
+
+def current_rows(place: Place, columns: list[str] | None = None) -> pa.Table:
+    """The current rows of an open place; ConfigurationError where no run has been published."""
+    found, etag = pointer.read(place)
+    if etag is None:
+        raise ConfigurationError(f"{place.uri} holds no results yet: screen into it first")
+    return runs.read_current(place, found, columns or row.SCHEMA.names)
+
+
+def mask_of(one: Mapping[str, Any], *, in_frame: bool = False) -> np.ndarray:
+    """The mask of a row that has one, in the ROI frame or in the original frame."""
+    mask = cv2.imdecode(np.frombuffer(one[MASK], np.uint8), cv2.IMREAD_UNCHANGED)
+    assert mask is not None, "the row's mask is no PNG"
+    if not in_frame:
+        return mask
+    where = Roi(one["roi_x"], one["roi_y"], one["roi_size"])
+    return roi.restore(mask, where, one["height"], one["width"])
