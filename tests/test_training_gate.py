@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fundus.datasets.batches import Crops
 from fundus.models.thresholds import Thresholds
@@ -73,6 +74,17 @@ def test_cups_that_all_became_alike_are_stopped() -> None:
             return torch.stack([maps[:, 0], torch.where(cup, 20.0, -20.0).expand_as(maps[:, 0])], 1)
 
     assert "spread of vCDR" in failed(Reader(), Collapsed())
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["grew", "shrank"])
+def test_cups_that_all_grew_or_shrank_are_stopped(sign: float) -> None:
+    class Other(Reader):
+        def forward(self, pictures: Tensor) -> Tensor:
+            maps = super().forward(pictures)
+            cup = sign * F.max_pool2d(sign * maps[:, 1:], 5, stride=1, padding=2)
+            return torch.cat([maps[:, :1], cup], dim=1)
+
+    assert "mean vCDR" in failed(Reader(), Other())
 
 
 def test_pictures_that_are_no_fundus_photographs_are_stopped() -> None:

@@ -1,10 +1,12 @@
-"""Pictures whose disc alone is outlined teach the disc and leave the cup alone."""
+"""What several labelled sets teach one network: the disc alone, or a consensus of experts."""
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
-from fundus.datasets.batches import CUP_UNKNOWN
-from fundus.training.source import source_step
+from fundus.datasets.batches import CUP_UNKNOWN, Crops
+from fundus.training.source import Conventions, source_step, source_weights
 
 
 class Level(nn.Module):
@@ -33,3 +35,37 @@ def test_an_unknown_cup_pulls_nowhere_and_its_disc_as_ever() -> None:
     rim_disc, rim_cup = gradients(1)
     assert abs(cup) < 1e-7 < abs(rim_cup)
     assert disc == rim_disc
+
+
+def test_each_set_has_its_offset_and_an_unknown_one_the_consensus() -> None:
+    conventions = Conventions(["b", "a", "b"])
+    with torch.no_grad():
+        conventions.offsets.copy_(torch.tensor([[1.0, 3.0], [2.0, -1.0]]))
+    offsets = conventions(["a", "b", "elsewhere"])
+    assert torch.allclose(offsets, torch.tensor([[-0.5, 2.0], [0.5, -2.0], [0.0, 0.0]]))
+
+
+def test_experts_who_disagree_leave_the_network_their_mean() -> None:
+    """One draws every pixel as cup, one none; the network alone must side with neither."""
+    torch.manual_seed(0)
+    network, conventions = Level(), Conventions(["large", "small"])
+    optimiser = torch.optim.Adam([*network.parameters(), *conventions.parameters()], lr=0.1)
+    labels = torch.ones(2, 16, 16, dtype=torch.uint8)
+    labels[0] = 2
+    batch = (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), labels)
+    for _ in range(40):
+        optimiser.zero_grad()
+        offsets = conventions(["large", "small"])
+        source_step(network, batch, "float32", 1.0, offsets)[0].backward()
+        optimiser.step()
+    level, (large, small) = network.levels[1], conventions(["large", "small"])[:, 1]
+    assert level + large > 0 > level + small
+
+
+def test_a_set_weighs_the_square_root_of_its_count_and_evens_out_its_own_vcdr() -> None:
+    sets = ("many",) * 16 + ("few",) * 4
+    vcdr = np.array([0.45] * 12 + [0.85] * 4 + [0.45, 0.45, 0.45, 0.85])
+    crops = Crops(tuple(map(str, range(20))), torch.zeros(20), torch.zeros(20), vcdr, sets)
+    weights = source_weights(crops, balance_vcdr=True, balance_sets=True)
+    assert weights[:16].sum() == pytest.approx(2 * weights[16:].sum())
+    assert weights[:12].sum() == pytest.approx(weights[12:16].sum())

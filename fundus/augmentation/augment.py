@@ -87,6 +87,24 @@ class Erase(OnPicture):
         return self.erasing(inpt)
 
 
+class FewerPixels(OnPicture):
+    """The picture seen through 1 to `most` times fewer pixels a side, as by a poorer camera."""
+
+    def __init__(self, most: float = 2.5) -> None:
+        super().__init__()
+        self.most = most
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """A factor between 1 and `most`."""
+        return {"factor": torch.empty(1).uniform_(1, self.most).item()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Shrink and enlarge a (3, S, S) uint8 picture."""
+        side = inpt.shape[-1]
+        small = TF.resize(inpt, [max(8, round(side / params["factor"]))], antialias=True)
+        return TF.resize(small, [side], antialias=True)
+
+
 class Border(OnPicture):
     """Now and then another border than black around the field of view: white, or any colour."""
 
@@ -141,12 +159,33 @@ def moderate() -> v2.Transform:
     )
 
 
+def varied() -> v2.Transform:
+    """`moderate` movements, and the colours and sharpness of many cameras."""
+    return v2.Compose(
+        [
+            _geometry(scale=(0.8, 1.25), degrees=25, translate=0.06),
+            v2.RandomApply([_PictureOnly(v2.ColorJitter(0.4, 0.4, 0.5, 0.06))], p=0.9),
+            v2.RandomApply([Light()], p=0.5),
+            v2.RandomApply([FewerPixels()], p=0.3),
+            v2.RandomApply([_PictureOnly(v2.GaussianBlur(7, (0.3, 2.0)))], p=0.2),
+            v2.RandomApply([_PictureOnly(v2.RandomAdjustSharpness(3.0, p=1.0))], p=0.2),
+            v2.RandomApply([_PictureOnly(v2.JPEG((30, 95)))], p=0.2),
+        ]
+    )
+
+
 def flips() -> v2.Transform:
     """Flips alone: the least that one does, for comparison."""
     return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
 
 
-NAMED = {"paper": paper, "strong": strong, "moderate": moderate, "flips": flips}
+NAMED = {
+    "paper": paper,
+    "strong": strong,
+    "moderate": moderate,
+    "varied": varied,
+    "flips": flips,
+}
 
 
 def apply(transform: v2.Transform, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

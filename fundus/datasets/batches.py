@@ -30,6 +30,12 @@ class Crops:
     unlabelled."""
     vcdr: np.ndarray
     """(N,) of the expert's mask; NaN where there is none."""
+    sets: tuple[str, ...] = ()
+    """The data set of each picture: whose camera and whose experts; "" where it does not matter."""
+
+    def __post_init__(self) -> None:
+        if not self.sets:
+            object.__setattr__(self, "sets", ("",) * len(self.ids))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,6 +48,7 @@ class Crops:
             self.images[chosen],
             self.masks[chosen],
             self.vcdr[chosen],
+            tuple(self.sets[i] for i in chosen),
         )
 
 
@@ -51,7 +58,7 @@ def disc_crops(labelled: LabelledSet, side: int, *, roi_scale: float) -> Crops:
     def place(image: np.ndarray, mask: np.ndarray) -> Roi:
         return around_disc(mask, roi_scale)
 
-    return _crops(labelled, side, place)
+    return crops_of(labelled, side, place)
 
 
 def frames(labelled: LabelledSet, side: int) -> Crops:
@@ -61,7 +68,7 @@ def frames(labelled: LabelledSet, side: int) -> Crops:
         field = fov.field_of_view(image)
         return roi.of_field(field) if field else roi.whole(*image.shape[:2])
 
-    return _crops(labelled, side, place)
+    return crops_of(labelled, side, place)
 
 
 def around_disc(mask: np.ndarray, roi_scale: float) -> Roi:
@@ -80,6 +87,7 @@ def join(parts: Sequence[Crops]) -> Crops:
         torch.cat([part.images for part in parts]),
         torch.cat([part.masks for part in parts]),
         np.concatenate([part.vcdr for part in parts]),
+        tuple(name for part in parts for name in part.sets),
     )
 
 
@@ -95,20 +103,28 @@ def split(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def batches(
-    weights: np.ndarray, size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
+    weights: np.ndarray,
+    size: int,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    draws: int = 0,
 ) -> Iterator[np.ndarray]:
     """One rank's parts of an epoch's batches of `size` indices; the same batches for any world.
 
-    With equal weights each index comes once an epoch; otherwise indices are drawn in proportion to
-    their weight, with replacement. Ranks share each batch without overlap, some with one index more
-    than others; a batch smaller than the world grows to it.
+    With equal weights each index comes once per epoch; otherwise `draws` indices (0: as many as
+    there are weights) are drawn in proportion to their weight, with replacement. Ranks share each
+    batch without overlap, some with one index more than others; a batch smaller than the world
+    grows to it.
     """
-    count = len(weights)
     draw = np.random.default_rng([seed, epoch])
-    if np.ptp(weights) == 0:
-        order = draw.permutation(count)
+    if np.ptp(weights) == 0 and not draws:
+        order = draw.permutation(len(weights))
     else:
-        order = draw.choice(count, size=count, p=weights / weights.sum())
+        order = draw.choice(len(weights), size=draws or len(weights), p=weights / weights.sum())
+    count = len(order)
     size = max(size, world)
     order = np.resize(order, ceil(count / size) * size)  # wraps round: the last batch is full
     for start in range(0, len(order), size):
@@ -134,7 +150,7 @@ Place = Callable[[np.ndarray, np.ndarray], Roi]
 """From an HWC uint8 picture and its HW mask to the square that the network sees."""
 
 
-def _crops(labelled: LabelledSet, side: int, place: Place) -> Crops:
+def crops_of(labelled: LabelledSet, side: int, place: Place) -> Crops:
     images, masks, vcdr = [], [], []
     for sample in labelled.samples:
         image, mask = _read(sample)
@@ -153,6 +169,7 @@ def _crops(labelled: LabelledSet, side: int, place: Place) -> Crops:
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
         torch.from_numpy(np.stack(masks)),
         np.array(vcdr, dtype=float),
+        tuple(sample.set for sample in labelled.samples),
     )
 
 

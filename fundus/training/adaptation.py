@@ -34,9 +34,9 @@ from fundus.training.source import (
     forward,
     make_schedule,
     predict,
-    sampling_weights,
     source_step,
     source_transform,
+    source_weights,
     unwrapped,
     validation_dice,
     weights_like,
@@ -88,8 +88,9 @@ class AdaptationLearner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that each rank makes in an epoch: one pass over the source."""
-        return batches.steps_per_epoch(len(self.train), self.recipe.batch, self.world)
+        """Steps that each rank makes in an epoch."""
+        drawn = self.recipe.draws or len(self.train)
+        return batches.steps_per_epoch(drawn, self.recipe.batch, self.world)
 
     def batches(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
         """Augmented source and target batches of one epoch; the target repeats as needed.
@@ -101,7 +102,12 @@ class AdaptationLearner:
             seen = pseudo_labelled(self.average.module, self.target, self.thresholds)
         ranked = {"rank": self.rank, "world": self.world}
         source = batches.batches(
-            self.weights, self.recipe.batch, seed=self.seed, epoch=epoch, **ranked
+            self.weights,
+            self.recipe.batch,
+            seed=self.seed,
+            epoch=epoch,
+            draws=self.recipe.draws,
+            **ranked,
         )
         target = self._target_indices(len(seen), epoch)
         for indices in source:
@@ -178,7 +184,8 @@ class AdaptationLearner:
         if self.recipe.sampling == "as-target":
             seen = pseudo_labelled(self.average.module, self.target, self.thresholds)
             return weights_like(self.train.vcdr, seen.vcdr)
-        return sampling_weights(self.train.vcdr, self.recipe.sampling == "balanced")
+        recipe = self.recipe
+        return source_weights(self.train, recipe.sampling == "balanced", recipe.balance_sets)
 
     def _target_indices(self, count: int, epoch: int) -> Iterator[np.ndarray]:
         """Batches of target indices without end, ever new passes of this epoch."""

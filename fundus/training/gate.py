@@ -30,6 +30,9 @@ class Limits:
     """Share of target pictures with a plausible disc and cup."""
     least_spread: float = 0.5
     """Spread of vCDR over the target, in source-only's spreads."""
+    largest_shift: float = 0.02
+    """How far the mean vCDR over the target may move. Without labels nobody knows the bias of
+    source-only; an adapted segmenter whose mean stays this near enlarges it by at most this."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,20 @@ class Check:
     adapted: float
     least: float
     """What the adapted value has to reach."""
+    most: float | None = None
+    """What the adapted value may not exceed, where there is a bound."""
 
     @property
     def passed(self) -> bool:
         """NaN, which is what an empty target gives, does not pass."""
-        return bool(self.adapted >= self.least)
+        return bool(self.adapted >= self.least and (self.most is None or self.adapted <= self.most))
 
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "FAILED"
+        at_most = "" if self.most is None else f", at most {self.most:.4f}"
         return (
             f"{verdict}: {self.name} {self.adapted:.4f}"
-            f" (source-only {self.source_only:.4f}, at least {self.least:.4f})"
+            f" (source-only {self.source_only:.4f}, at least {self.least:.4f}{at_most})"
         )
 
 
@@ -63,6 +69,8 @@ class Seen:
     """Mean Dice of each turn's masks with those of the mean over all 8 turns, disc and cup."""
     plausible: float
     """Share of pictures whose disc and cup look like a disc and a cup."""
+    vcdr_mean: float
+    """Mean vCDR over the plausible pictures; NaN without one."""
     vcdr_spread: float
     """Standard deviation of vCDR over the plausible pictures; 0 with fewer than two."""
 
@@ -92,6 +100,13 @@ def judge(
             now.vcdr_spread,
             max(limits.least_spread * seen.vcdr_spread, 0.01),
         ),
+        Check(
+            "mean vCDR",
+            seen.vcdr_mean,
+            now.vcdr_mean,
+            seen.vcdr_mean - limits.largest_shift,
+            seen.vcdr_mean + limits.largest_shift,
+        ),
     )
 
 
@@ -108,6 +123,7 @@ def look(network: nn.Module, target: Crops, thresholds: Thresholds, size: int = 
     return Seen(
         consistency=float(np.mean(agreement)),
         plausible=len(vcdr) / len(target),
+        vcdr_mean=float(np.mean(vcdr)) if vcdr else float("nan"),
         vcdr_spread=float(np.std(vcdr)) if len(vcdr) > 1 else 0.0,
     )
 

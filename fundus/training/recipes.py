@@ -42,6 +42,14 @@ class Recipe:
     """Of the forward pass on a GPU; a CPU, weights, losses and optimisers are float32 always."""
     balance_vcdr: bool = False
     """Draw the source evenly over vCDR instead of as it is."""
+    balance_sets: bool = False
+    """Draw each data set in proportion to the square root of its count."""
+    conventions: bool = False
+    """Learn an offset per data set beside the network, which then draws the sets' consensus."""
+    looks: float = 0.0
+    """Share of pictures that get the colours or light of a picture of another camera."""
+    draws: int = 0
+    """Pictures per epoch; 0: as many as the source has."""
     cup_warp: float = 0.0
     """Probability of the anatomical warp: a cup widened or narrowed inside its disc."""
     without_disc: float = 0.0
@@ -59,7 +67,7 @@ class Recipe:
         _check_positive(self, "side", "epochs", "batch", "learning_rate", "members")
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
-        _check_share(self, "cup_warp", "without_disc", "average")
+        _check_share(self, "cup_warp", "without_disc", "average", "looks")
         if self.members > 1 and not isinstance(self.network, DeepLabConfig):
             raise ValueError("several members are for the segmenter's DeepLab")
         if self.side % 16:
@@ -109,6 +117,10 @@ class AdaptationRecipe:
     """As in `Recipe`."""
     sampling: Literal["as-is", "balanced", "as-target"] = "as-is"
     """Draw the source as it is, evenly over vCDR, or as vCDR is predicted to be in the target."""
+    balance_sets: bool = False
+    """As in `Recipe`."""
+    draws: int = 0
+    """As in `Recipe`."""
     average: float = 0.0
     """As in `Recipe`; the mean teacher of self-training is this average."""
     augmentation: str = "paper"

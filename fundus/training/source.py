@@ -1,6 +1,6 @@
 """Supervised training on the labelled source: one step, shared with adaptation, and its learner."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from fundus.anatomy import scores
 from fundus.augmentation import augment
+from fundus.augmentation.appearance import LikeTarget
 from fundus.augmentation.cup_warp import CupWarp
 from fundus.augmentation.negatives import WithoutDisc
 from fundus.datasets import batches
@@ -24,8 +25,16 @@ Batch = tuple[Tensor, Tensor]
 """(N, 3, S, S) uint8 pictures and (N, S, S) uint8 labels, augmented."""
 
 
+CONVENTIONS_RATE = 20.0
+"""Learning rate of the sets' offsets, in rates of the network."""
+
+
 def source_step(
-    segmenter: nn.Module, batch: Batch, precision: str, cross_entropy: float = 0.0
+    segmenter: nn.Module,
+    batch: Batch,
+    precision: str,
+    cross_entropy: float = 0.0,
+    offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Labelled source pictures -> scalar `loss_seg_src`, not yet differentiated, and the logits.
 
@@ -35,6 +44,8 @@ def source_step(
     """
     pictures, labels = batch
     logits = forward(segmenter, pictures, precision)
+    if offsets is not None:
+        logits = logits + offsets[:, :, None, None]
     maps = batches.to_maps(labels).to(logits.device)
     if logits.shape[1] == 1:
         disc = maps[:, :1]
@@ -69,15 +80,26 @@ class SourceLearner:
         train: Crops,
         validation: Crops,
         *,
+        looks: Tensor | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.recipe, self.train, self.validation = recipe, train, validation
         self.rank, self.world, self.seed = rank, world, recipe.seed
         self.network = network
+        self.conventions = Conventions(train.sets) if recipe.conventions else None
         self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
+        if self.conventions:
+            faster = CONVENTIONS_RATE * recipe.learning_rate
+            self.optimiser.add_param_group(
+                {"params": list(self.conventions.parameters()), "lr": faster}
+            )
         self.schedule = make_schedule(self.optimiser, recipe, self.steps_per_epoch)
         self.transform = source_transform(recipe.augmentation, recipe.cup_warp, recipe.without_disc)
+        if looks is not None and recipe.looks:
+            share = recipe.looks / 2
+            look = LikeTarget(looks, reinhard=share, fourier=share)
+            self.transform = v2.Compose([look, self.transform])
         self.average = averaged(unwrapped(network), recipe.average)
         self.stateful: Mapping[str, Any] = {
             "network": unwrapped(network),
@@ -89,11 +111,12 @@ class SourceLearner:
     @property
     def steps_per_epoch(self) -> int:
         """Steps that each rank makes in an epoch."""
-        return batches.steps_per_epoch(len(self.train), self.recipe.batch, self.world)
+        drawn = self.recipe.draws or len(self.train)
+        return batches.steps_per_epoch(drawn, self.recipe.batch, self.world)
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """This rank's augmented batches of one epoch."""
-        weights = sampling_weights(self.train.vcdr, self.recipe.balance_vcdr)
+    def batches(self, epoch: int) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+        """This rank's augmented batches of one epoch, and the data set of each picture."""
+        weights = source_weights(self.train, self.recipe.balance_vcdr, self.recipe.balance_sets)
         for indices in batches.batches(
             weights,
             self.recipe.batch,
@@ -101,15 +124,20 @@ class SourceLearner:
             epoch=epoch,
             rank=self.rank,
             world=self.world,
+            draws=self.recipe.draws,
         ):
             chosen = self.train.take(indices)
-            yield augment.apply(self.transform, chosen.images, chosen.masks)
+            yield augment.apply(self.transform, chosen.images, chosen.masks), chosen.sets
 
-    def step(self, batch: Batch) -> dict[str, float]:
+    def step(self, batch: tuple[Batch, tuple[str, ...]]) -> dict[str, float]:
         """One optimiser step; returns its named loss."""
         self.network.train()
         recipe = self.recipe
-        loss, _ = source_step(self.network, batch, recipe.precision, recipe.cross_entropy)
+        pictures, sets = batch
+        offsets = self.conventions(sets) if self.conventions else None
+        loss, _ = source_step(
+            self.network, pictures, recipe.precision, recipe.cross_entropy, offsets
+        )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
@@ -120,6 +148,25 @@ class SourceLearner:
     def validate(self) -> dict[str, float]:
         """Dice on the source's held-back pictures, disc and (for two maps) cup."""
         return validation_dice(self.average.module, self.validation, self.recipe.batch)
+
+
+class Conventions(nn.Module):
+    """What sets the experts of one data set apart: an offset of its own on each logit, in training.
+
+    Offsets have mean 0 over the sets, so that the network alone, which is all that is kept, draws
+    the consensus: what it draws for a camera of which it has learned nothing.
+    """
+
+    def __init__(self, sets: Sequence[str], outputs: int = 2) -> None:
+        super().__init__()
+        self.index = {name: i for i, name in enumerate(sorted(set(sets)))}
+        self.offsets = nn.Parameter(torch.zeros(len(self.index), outputs))
+
+    def forward(self, sets: Sequence[str]) -> Tensor:
+        """The data set of N pictures -> (N, outputs) to add to the logits; 0 for an unknown set."""
+        centred = self.offsets - self.offsets.mean(dim=0)
+        known = torch.cat([centred, torch.zeros_like(centred[:1])])
+        return known[[self.index.get(name, -1) for name in sets]]
 
 
 def source_transform(augmentation: str, cup_warp: float, without_disc: float = 0.0) -> v2.Transform:
@@ -179,6 +226,23 @@ def sampling_weights(vcdr: np.ndarray, balance: bool, bins: int = 10) -> np.ndar
     return weights
 
 
+def source_weights(crops: Crops, balance_vcdr: bool, balance_sets: bool) -> np.ndarray:
+    """(N,) sampling weights of a source of several sets, vCDR evened out within each set.
+
+    Without `balance_sets` all pictures are one set. With it a set weighs the square root of its
+    count: between every picture alike and every set alike.
+    """
+    if not balance_sets:
+        return sampling_weights(crops.vcdr, balance_vcdr)
+    names = np.array(crops.sets)
+    weights = np.ones(len(names))
+    for name in sorted(set(crops.sets)):
+        of_set = names == name
+        inside = sampling_weights(crops.vcdr[of_set], balance_vcdr)
+        weights[of_set] = inside / inside.sum() * np.sqrt(of_set.sum())
+    return weights
+
+
 def weights_like(vcdr: np.ndarray, wanted: np.ndarray, bins: int = 10) -> np.ndarray:
     """(N,) weights that draw the source's vCDR as `wanted` is spread over tenths of its range.
 
@@ -199,7 +263,9 @@ def make_schedule(
     """The recipe's schedule, stepped once an optimiser step; `steps` are those of an epoch."""
     if recipe.schedule == "one-cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps
+            optimiser,
+            [group["lr"] for group in optimiser.param_groups],
+            total_steps=recipe.epochs * steps,
         )
     gamma = 0.8 if recipe.schedule == "step" else 1.0
     return torch.optim.lr_scheduler.StepLR(optimiser, step_size=20 * steps, gamma=gamma)

@@ -1,0 +1,337 @@
+#!/usr/bin/env python
+"""Train a recipe on three of four cameras, score the fourth, in turn: what a new hospital gets.
+
+    python benchmarks/leave_one_out.py --data DATA --encoder WEIGHTS --out loo
+
+Every choice that the recipe lives by is made by the mean over the four cameras
+(docs/experiments.md). The cameras are REFUGE, Drishti-GS, ORIGA and the MESSIDOR-like set of DATA's
+`manifest.csv`; DRIONS, IDRiD and PALM, of which the disc alone is outlined, are learned from every
+time and never scored. A ROI lies where the detector of `--detector` finds the disc in the frame; in
+REFUGE's crops, around the experts' disc. Decoded crops are kept in `--cache`, bundles and figures
+in `--out`: the same command again goes on from there.
+
+    python benchmarks/leave_one_out.py --data DATA --out loo --adapt self-training
+
+With `--adapt` the left-out camera's pictures are the target: each bundle in `--out` is adapted to
+them without a label, judged by the gate, and scored beside the bundle that was not adapted.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fundus.anatomy import biomarkers, scores
+from fundus.anatomy.labels import cup_of, disc_of
+from fundus.datasets import batches
+from fundus.datasets.batches import Crops
+from fundus.datasets.public import open_set
+from fundus.datasets.samples import LabelledSet
+from fundus.images import roi
+from fundus.models import bundle as bundles
+from fundus.models import networks
+from fundus.models.bundle import ADAPTED, SOURCE_ONLY, Bundle, Network
+from fundus.models.predictor import Predictor
+from fundus.models.thresholds import Thresholds
+from fundus.training import gate, loop
+from fundus.training.adaptation import AdaptationLearner
+from fundus.training.recipes import BOOKS, METHODS, RecipeBook, changed
+from fundus.training.source import SourceLearner
+
+CAMERAS = {
+    "REFUGE": ("refuge_train_crop512",),
+    "Drishti-GS": ("drishti_gs1_full", "drishti_gs1_crop512"),
+    "ORIGA": ("origa_full",),
+    "MESSIDOR": ("messidor_riga_full",),
+}
+"""Each camera's sets with disc and cup; the first is scored when the camera is left out."""
+DISC_ALONE = ("drions_disc", "idrid20_disc", "palm_disc")
+UNLABELLED = "onh_unlabelled_crop"
+"""Crops of many cameras, whose looks the source may take."""
+
+
+@dataclass(frozen=True)
+class Eye:
+    """One scored eye; NaN where the ratio is undefined."""
+
+    disc: float
+    cup: float
+    vcdr: float
+    truth: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where pictures come from, and where their crops are kept."""
+
+    folder: Path
+    cache: Path
+    detector: Bundle
+
+    def learned(self, name: str, book: RecipeBook) -> Crops:
+        """ROIs around the experts' discs."""
+        side, scale = book.preprocessing.roi_side, book.preprocessing.roi_scale
+        return self._kept(
+            f"experts-{name}-{side}-{scale}",
+            name,
+            lambda s: batches.disc_crops(s, side, roi_scale=scale),
+        )
+
+    def scored(self, name: str, book: RecipeBook) -> Crops:
+        """ROIs as screening places them."""
+        if name.endswith("crop512"):
+            return self.learned(name, book)
+        side, scale = book.preprocessing.roi_side, book.preprocessing.roi_scale
+        preprocessing = replace(self.detector.preprocessing, roi_scale=scale)
+        finder = Predictor(replace(self.detector, preprocessing=preprocessing))
+
+        def found(image: np.ndarray, mask: np.ndarray) -> roi.Roi:
+            where = finder.detect([image])[0].roi
+            return where or batches.around_disc(mask, scale)
+
+        return self._kept(
+            f"found-{name}-{side}-{scale}", name, lambda s: batches.crops_of(s, side, found)
+        )
+
+    def looks(self, side: int) -> Tensor:
+        """(N, 3, S, S) uint8 pictures of many cameras."""
+
+        def whole(image: np.ndarray, mask: np.ndarray) -> roi.Roi:
+            return roi.whole(*image.shape[:2])
+
+        return self._kept(
+            f"looks-{side}", UNLABELLED, lambda s: batches.crops_of(s, side, whole)
+        ).images
+
+    def _kept(self, key: str, name: str, read: Callable[[LabelledSet], Crops]) -> Crops:
+        file = self.cache / f"{key}.npz"
+        if not file.is_file():
+            labelled = open_set(f"manifest:{self.folder}/manifest.csv?set={name}")
+            crops = read(labelled)
+            self.cache.mkdir(parents=True, exist_ok=True)
+            np.savez(
+                file,
+                ids=np.array(crops.ids),
+                images=crops.images.numpy(),
+                masks=crops.masks.numpy(),
+                vcdr=crops.vcdr,
+            )
+        held = np.load(file)
+        return Crops(
+            tuple(map(str, held["ids"])),
+            torch.from_numpy(held["images"]),
+            torch.from_numpy(held["masks"]),
+            held["vcdr"],
+            (name,) * len(held["ids"]),
+        )
+
+
+def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | None) -> Network:
+    """The recipe's segmenter of one seed, in this process."""
+    recipe = book.segmenter
+    crops = batches.join([data.learned(name, book) for name in sets])
+    learn, validate = batches.split(len(crops))
+    loop.seed_generators(recipe.seed)
+    network = networks.build(recipe.network)
+    networks.start_from_imagenet(network, encoder)
+    network = network.to(memory_format=torch.channels_last)
+    looks = data.looks(recipe.side) if recipe.looks else None
+    learner = SourceLearner(network, recipe, crops.take(learn), crops.take(validate), looks=looks)
+
+    def tell(state: dict) -> None:
+        print("   ", loop.progress(state["history"], recipe.epochs), flush=True)
+
+    history = loop.run_epochs(learner, recipe.epochs, after_epoch=tell)
+    if learner.conventions:
+        offsets = learner.conventions.offsets.detach()
+        offsets = offsets - offsets.mean(0)
+        print("    offsets", {n: offsets[i].tolist() for n, i in learner.conventions.index.items()})
+    weights = {k: v.contiguous() for k, v in learner.average.module.state_dict().items()}
+    figures = {k: round(v, 4) for k, v in history[-1].items() if k != "seconds"}
+    return Network(recipe.network, weights, recipe.described(), (), figures)
+
+
+def adapt(
+    data: Data, bundle: Bundle, book: RecipeBook, camera: str
+) -> tuple[Bundle, tuple[gate.Check, ...]]:
+    """The bundle with its segmenter adapted to the camera's pictures, and what the gate says."""
+    recipe = book.adaptation
+    sets = [name for other in CAMERAS if other != camera for name in CAMERAS[other]]
+    source = batches.join([data.learned(name, book) for name in sets])
+    learn, validate = batches.split(len(source))
+    seen = data.scored(CAMERAS[camera][0], book)
+    target = replace(seen, masks=torch.zeros_like(seen.masks), vcdr=np.full(len(seen), np.nan))
+    loop.seed_generators(recipe.seed)
+    discriminator = networks.Discriminator(patch=recipe.discriminator == "patch")
+    source_only = bundle.networks[SOURCE_ONLY]
+    learner = AdaptationLearner(
+        source_only.build().to(memory_format=torch.channels_last),
+        discriminator,
+        recipe,
+        source.take(learn),
+        source.take(validate),
+        target,
+        thresholds=bundle.thresholds,
+    )
+    history = loop.run_epochs(learner, recipe.epochs)
+    print("   ", loop.progress(history, recipe.epochs), flush=True)
+    weights = {k: v.contiguous() for k, v in learner.average.module.state_dict().items()}
+    adapted = replace(source_only, weights=weights, recipe=recipe.described())
+    checks = gate.judge(
+        source_only.build(), adapted.build(), source.take(validate), target, bundle.thresholds
+    )
+    return bundle.with_network(SOURCE_ONLY, adapted), checks
+
+
+def answers(bundle: Bundle, crops: Crops) -> np.ndarray:
+    """(N, 2, S, S) probabilities: the mean over turns and members."""
+    predictor = Predictor(bundle)
+    images = crops.images.permute(0, 2, 3, 1).numpy()
+    return np.concatenate(
+        [predictor.segment(images[i : i + 8]).mean(1) for i in range(0, len(images), 8)]
+    )
+
+
+def score(maps: np.ndarray, crops: Crops, thresholds: Thresholds) -> list[Eye]:
+    """Every eye: Dice in the ROI, vCDR against that of the expert's whole mask."""
+    eyes = []
+    for drawn, mask, truth in zip(
+        (thresholds.draw(one).mask for one in maps), crops.masks.numpy(), crops.vcdr, strict=True
+    ):
+        disc, cup = (scores.dice(of(drawn), of(mask)) or 0.0 for of in (disc_of, cup_of))
+        ratio = biomarkers.vcdr(drawn)
+        eyes.append(Eye(disc, cup, np.nan if ratio is None else ratio, truth))
+    return eyes
+
+
+def figures(eyes: Sequence[Eye]) -> dict[str, float]:
+    """Mean Dice, vCDR MAE, bias and correlation, with the count."""
+    off = np.array([eye.vcdr - eye.truth for eye in eyes])
+    both = np.isfinite(off)
+    pairs = np.array([(eye.vcdr, eye.truth) for eye in eyes])[both]
+    return {
+        "eyes": len(eyes),
+        "disc": float(np.mean([eye.disc for eye in eyes])),
+        "cup": float(np.mean([eye.cup for eye in eyes])),
+        "mae": float(np.abs(off[both]).mean()),
+        "bias": float(off[both].mean()),
+        "r": float(np.corrcoef(pairs.T)[0, 1]),
+    }
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """One line per left-out camera, and their mean."""
+    lines = [f"{'left out':12} {'eyes':>5} {'disc':>6} {'cup':>6} {'MAE':>6} {'bias':>6} {'r':>6}"]
+    names = ("disc", "cup", "mae", "bias", "r")
+    for camera, row in rows.items():
+        values = " ".join(f"{row[n]:6.3f}" for n in names)
+        lines.append(f"{camera:12} {row['eyes']:5.0f} {values}")
+    mean = " ".join(f"{np.mean([row[n] for row in rows.values()]):6.3f}" for n in names)
+    lines.append(f"{'mean':12} {'':5} {mean}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, score, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="FOLDER", help="holds manifest.csv")
+    add("--encoder", type=Path, metavar="FILE", help="ImageNet weights, safetensors")
+    add("--recipe", choices=BOOKS, default="laptop")
+    add("--change", action="append", default=[], metavar="FIELD=VALUE")
+    add("--members", type=int, default=1, help="seeds that answer together")
+    add("--only", action="append", choices=CAMERAS, help="leave out these alone")
+    add(
+        "--learn", action="append", choices=CAMERAS, help="learn from these alone, score all others"
+    )
+    add("--cup-sets-alone", action="store_true", help="without DRIONS, IDRiD and PALM")
+    add("--adapt", choices=METHODS, help="adapt the bundles in --out to the camera left out")
+    add("--change-adaptation", action="append", default=[], metavar="FIELD=VALUE")
+    add("--detector", default=bundles.default_folder(), metavar="BUNDLE")
+    add("--cache", type=Path, default=Path("runs/crops"), metavar="FOLDER")
+    add("--out", type=Path, required=True, metavar="FOLDER")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    data = Data(given.data, given.cache, bundles.load(given.detector))
+    book = changed(BOOKS[given.recipe](), SOURCE_ONLY, given.change)
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.adapt:
+        changes = [f"method={given.adapt}", *given.change_adaptation]
+        return adapt_all(data, changed(book, ADAPTED, changes), given.out, given.only or CAMERAS)
+    rows = {}
+    trained: Bundle | None = None
+    for camera in given.only or CAMERAS:
+        if given.learn and camera in given.learn:
+            continue
+        folder = given.out / camera
+        if bundles.exists(folder):
+            bundle = bundles.load(folder)
+        elif given.learn and trained:
+            bundle = trained
+        else:
+            learned = given.learn or [name for name in CAMERAS if name != camera]
+            sets = [name for one in learned for name in CAMERAS[one]]
+            sets += [] if given.cup_sets_alone else DISC_ALONE
+            start, parts = time.monotonic(), []
+            for seed in range(book.segmenter.seed, book.segmenter.seed + given.members):
+                print(f"without {camera}, seed {seed}: {', '.join(sets)}", flush=True)
+                recipe = replace(book.segmenter, seed=seed, members=1)
+                parts.append(train(data, replace(book, segmenter=recipe), sets, given.encoder))
+            bundle = assembled(data.detector, book, parts)
+            print(f"    {time.monotonic() - start:.0f} s", flush=True)
+            bundles.save(bundle, folder)
+            trained = bundle
+        crops = data.scored(CAMERAS[camera][0], book)
+        maps = answers(bundle, crops)
+        np.savez_compressed(given.out / f"{camera}.npz", maps=maps.astype(np.float16))
+        rows[camera] = figures(score(maps, crops, bundle.thresholds))
+        print(table(rows), flush=True)
+        (given.out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+def adapt_all(data: Data, book: RecipeBook, out: Path, cameras: Iterable[str]) -> int:
+    """Adapt the bundle of each left-out camera to it; print both bundles' figures and the gate."""
+    before, after, passed = {}, {}, {}
+    for camera in cameras:
+        bundle = bundles.load(out / camera)
+        adapted, checks = adapt(data, bundle, book, camera)
+        crops = data.scored(CAMERAS[camera][0], book)
+        before[camera], after[camera] = (
+            figures(score(answers(each, crops), crops, each.thresholds))
+            for each in (bundle, adapted)
+        )
+        passed[camera] = all(check.passed for check in checks)
+        print(camera, *checks, sep="\n    ", flush=True)
+    print("un-adapted", table(before), "adapted", table(after), sep="\n")
+    print("passed the gate:", ", ".join(name for name in passed if passed[name]) or "none")
+    return 0
+
+
+def assembled(detector: Bundle, book: RecipeBook, parts: Sequence[Network]) -> Bundle:
+    """The trained members as one bundle, with the detector."""
+    network = parts[0]
+    if len(parts) > 1:
+        config = networks.EnsembleConfig(network.config, len(parts))
+        weights = {
+            f"members.{i}.{k}": v for i, part in enumerate(parts) for k, v in part.weights.items()
+        }
+        network = replace(network, config=config, weights=weights)
+    preprocessing = replace(book.preprocessing, detector_side=detector.preprocessing.detector_side)
+    found = detector.thresholds
+    levels = replace(book.thresholds, disc_found=found.disc_found, confidence=found.confidence)
+    known = replace(detector, preprocessing=preprocessing, thresholds=levels)
+    return known.with_network(SOURCE_ONLY, network)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
