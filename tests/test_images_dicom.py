@@ -138,6 +138,13 @@ def test_several_frames_are_a_picture_each():
         assert (np.stack([p.pixels for p in found]) == frames).all()
 
 
+def test_the_camera_is_named_as_the_header_does_and_briefly():
+    data = dicom_file(SMOOTH, Manufacturer=" Maker\x07 ", ManufacturerModelName="M" * 500)
+    (found,) = pictures(data)
+    assert (found.manufacturer, found.model) == ("Maker", "M" * 64)
+    assert pictures(dicom_file(SMOOTH, Manufacturer=""))[0].manufacturer is None
+
+
 def test_which_eye_and_how_large():
     right, left = (dicom_file(SMOOTH, ImageLaterality=side) for side in "RL")
     assert [pictures(data)[0].laterality for data in (right, left)] == ["OD", "OS"]

@@ -105,6 +105,14 @@ def test_small_and_cut_fields():
     assert "field of view is small" in reason(tiny)
 
 
+def test_the_colour_is_that_of_the_field_alone():
+    frame = draw(clinic(), 7).image
+    red, green, blue = (assess(frame).measures[name] for name in ("red", "green", "blue"))
+    assert red > green > blue > 0
+    bordered = np.pad(frame, ((200, 200), (200, 200), (0, 0)))
+    assert assess(bordered).measures["red"] == pytest.approx(red, rel=0.01)
+
+
 def test_thresholds_are_the_callers():
     frame = draw(clinic(), 7).image
     brightness = assess(frame).measures["brightness"]

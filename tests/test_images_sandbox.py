@@ -90,12 +90,13 @@ def test_pictures_and_refusals_are_those_of_the_door(decoder):
 
 
 def test_all_that_a_dicom_object_says_comes_through(decoder):
-    data = dicom_file(np.stack([PIXELS, 255 - PIXELS]), "rle")
+    data = dicom_file(np.stack([PIXELS, 255 - PIXELS]), "rle", ManufacturerModelName="Cam 5")
     options = {"subject_key": b"key", "keep_header": True}
     for inside, outside in zip(decoder(data, **options), pictures(data, **options), strict=True):
         assert (inside.pixels == outside.pixels).all()
         assert replace(inside, pixels=None) == replace(outside, pixels=None)
         assert inside.header and inside.subject and inside.laterality == "OD"
+        assert inside.model == "Cam 5"
 
 
 def test_one_child_serves_many_objects(decoder):
@@ -153,7 +154,7 @@ def test_a_child_in_strange_hands_cannot_answer_what_it_likes(hostile, answer):
     prepare = (
         "import socket; LINK = int(sys.argv[1]); L = socket.socket(fileno=os.dup(LINK)); "
         "HEAD = dict(height=1, width=1, frame=1, laterality=None, pixel_spacing=None, "
-        "subject=None, header=None); "
+        "subject=None, manufacturer=None, model=None, header=None); "
     )
     decoder = hostile(on_bad(prepare + answer + "; time.sleep(600)"), timeout_s=20)
     assert refusal(decoder, b"BAD") == (

@@ -151,6 +151,7 @@ def test_a_measured_row_is_whole_and_a_failed_one_has_no_number(screened):
             assert one["vcdr"] == 1.0 and one["vcdr_sd"] == 0.0 and one["rim_inferior"] == 0.0
             assert one["roi_size"] > 0 and 0 <= one["disc_confidence"] <= 1
             assert 0 <= one["quality"] <= 1
+            assert one["sharpness"] > 0 and 0 < one["field_red"] < 255
         else:
             assert measures == [None] * 5 and one["mask_png"] is None, name
     assert by_name(table)["black.png"]["width"] == 50

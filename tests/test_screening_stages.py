@@ -41,8 +41,14 @@ def batch_of(maps_of_rows, rois, statuses):
         "subject": np.array([""] * count, object),
         "laterality": np.array([""] * count, object),
         "laterality_source": np.array([""] * count, object),
+        "manufacturer": np.array(["Maker"] + [""] * (count - 1), object),
+        "model": np.array([""] * count, object),
         "spacing_mm": np.full(count, np.nan),
         "quality": np.full(count, 0.8),
+        "sharpness": np.full(count, 0.02),
+        "field_red": np.full(count, 150.0),
+        "field_green": np.full(count, 80.0),
+        "field_blue": np.full(count, np.nan),
         "poor": np.zeros(count, bool),
         "disc_confidence": np.full(count, 0.9),
         "roi_x": np.array([r.x for r in rois]),
@@ -63,6 +69,8 @@ def test_drawn_ellipses_give_their_ratio_whatever_the_size_of_the_roi(roi):
     assert abs(one["vcdr"] - 0.5) < 0.01 and abs(one["hcdr"] - 0.5) < 0.015
     assert abs(one["area_cdr"] - 0.25) < 0.01 and abs(one["rim_superior"] - 0.25) < 0.02
     assert one["vcdr_sd"] == 0.0 and one["error"] is None and one["flags"] == []
+    assert (one["manufacturer"], one["model"]) == ("Maker", None)
+    assert (one["sharpness"], one["field_red"], one["field_blue"]) == (0.02, 150.0, None)
     assert (one["roi_x"], one["roi_y"], one["roi_size"]) == (roi.x, roi.y, roi.size)
 
 

@@ -37,6 +37,8 @@ PHOTOGRAPHS = (
 photograph that was filed wrongly has colours, slices of OCT, CT and MR have none."""
 
 MOST_FRAMES = 1000
+MOST_TEXT = 64
+"""Characters that the standard allows in the name of a manufacturer or model (VR LO)."""
 _BROKEN = (*BROKEN, BytesLengthException, InvalidDicomError)
 """What pydicom and its decoders raise on broken bytes, by fuzzing."""
 HEADER = (
@@ -68,9 +70,10 @@ def read(
             _check(dataset, syntax, max_pixels)
             laterality, spacing = _laterality(dataset), _pixel_spacing(dataset)
             subject = _subject(dataset, subject_key)
+            camera = _text(dataset, "Manufacturer"), _text(dataset, "ManufacturerModelName")
             header = _header(dataset) if keep_header else None
             return [
-                Picture(pixels, number, laterality, spacing, subject, header)
+                Picture(pixels, number, laterality, spacing, subject, *camera, header)
                 for number, pixels in enumerate(dicom_pixels.frames(dataset, syntax), start=1)
             ]
         except MemoryError:
@@ -175,6 +178,16 @@ def _pixel_spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
         if 0 < rows < math.inf and 0 < columns < math.inf:
             return rows, columns
     return None
+
+
+def _text(dataset: pydicom.Dataset, keyword: str) -> str | None:
+    """A short text of the header, only its printable characters; None where there is none."""
+    try:
+        found = str(dataset.get(keyword) or "")
+    except _BROKEN:
+        return None
+    text = "".join(c for c in found if c.isprintable())
+    return text.strip()[:MOST_TEXT] or None
 
 
 def _subject(dataset: pydicom.Dataset, key: bytes | None) -> str | None:

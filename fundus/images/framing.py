@@ -60,6 +60,8 @@ def head_of(picture: Picture) -> dict:
         "laterality": picture.laterality,
         "pixel_spacing": picture.pixel_spacing,
         "subject": picture.subject,
+        "manufacturer": picture.manufacturer,
+        "model": picture.model,
         "header": None if picture.header is None else len(picture.header),
     }
 
@@ -78,10 +80,14 @@ def picture_of(link: socket.socket, head: dict, pixels_left: int, deadline: floa
         spacing = (float(rows), float(columns))
     if subject is not None and len(bytes.fromhex(subject)) != 32:
         raise ValueError("no HMAC")
+    camera = tuple(
+        None if head[n] is None else str(head[n])[:64] for n in ("manufacturer", "model")
+    )
     pixels = np.frombuffer(receive(link, 3 * height * width, deadline), np.uint8)
     header = None
     if head["header"] is not None:
         if not 0 <= head["header"] <= MOST_HEAD:
             raise ValueError("no size of a header")
         header = bytes(receive(link, head["header"], deadline))
-    return Picture(pixels.reshape(height, width, 3), frame, laterality, spacing, subject, header)
+    about = (frame, laterality, spacing, subject, *camera, header)
+    return Picture(pixels.reshape(height, width, 3), *about)

@@ -21,6 +21,10 @@ class Picture:
     """Millimetres between rows and between columns; None where the file does not say."""
     subject: str | None = None
     """HMAC-SHA256 (hex) of the DICOM patient id under the caller's key; None without key or id."""
+    manufacturer: str | None = None
+    """Of the camera, as a DICOM header names it."""
+    model: str | None = None
+    """The manufacturer's name for the camera's model, from the same header."""
     header: bytes | None = None
     """The DICOM object without its pixels, as a DICOM file; names the patient. Only when asked."""
 

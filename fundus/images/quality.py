@@ -15,6 +15,8 @@ SIDE = 512
 """Pixels of the field's diameter at which it is measured."""
 CROP_SIDE = 205
 """Pixels of a disc crop's side: crops span about 0.4 of the field."""
+COLOUR = ("red", "green", "blue")
+"""What is measured to tell one camera's pictures from another's; no threshold is on it."""
 RIM = 0.92
 """Share of the radius that is measured: beyond lie the border's edge and the camera's notch."""
 
@@ -70,7 +72,8 @@ class Quality:
     reason: str | None
     """Why the picture is ungradable, the measure in parentheses; None where it is gradable."""
     measures: dict[str, float]
-    """By the names and in the units of `Thresholds`; empty where nothing is exposed."""
+    """By the names and in the units of `Thresholds`, and the field's mean `red`, `green` and `blue`
+    in 8-bit levels; empty where nothing is exposed."""
 
 
 def assess(
@@ -90,6 +93,7 @@ def assess(
     shares = {
         name: float(np.clip((value - worst) / (best - worst), 0, 1))
         for name, value in measures.items()
+        if name not in COLOUR
         for worst, best in [getattr(thresholds, name)]
     }
     for name, text in REASONS.items():
@@ -131,6 +135,7 @@ def _of_region(image: np.ndarray, inside: np.ndarray) -> dict[str, float]:
         "calm": -contrast,
         "colour": float((brightest - faintest).mean() / (brightest.mean() + 1)),
         "redness": float(((red >= green - 4) & (green >= blue - 12)).mean()),
+        **dict(zip(COLOUR, levels.mean(axis=0).tolist(), strict=True)),
     }
 
 

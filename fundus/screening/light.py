@@ -19,9 +19,13 @@ from fundus.models.measuring import Measured, measure_maps
 from fundus.models.thresholds import Thresholds
 from fundus.screening import metrics
 from fundus.screening.columns import Batch, indices, roi_of, say, writable
+from fundus.screening.reading import LOOK
 from fundus.storage.places import open_place
 
 POOR = "poor_quality"
+TEXTS = ("error", "subject", "manufacturer", "model", "laterality", "laterality_source")
+REALS = ("quality", *LOOK, "disc_confidence", "roi_x", "roi_y", "roi_size")
+"""Columns that come along from the stages before, by what stands there for null: "" or NaN."""
 
 
 def crop(batch: Batch, *, side: int) -> Batch:
@@ -56,11 +60,11 @@ class Measure:
                 say(batch, i, "no_disc", "the segmenter found no disc in the ROI")
         columns = {name: batch[name].tolist() for name in ("uri", "etag", "frame", "frames")}
         columns["status"] = batch["status"].tolist()
-        for name in ("error", "subject", "laterality", "laterality_source"):
+        for name in TEXTS:
             columns[name] = [str(text) or None for text in batch[name]]
         for name in ("width", "height"):
             columns[name] = [int(value) or None for value in batch[name]]
-        for name in ("quality", "disc_confidence", "roi_x", "roi_y", "roi_size"):
+        for name in REALS:
             columns[name] = [None if np.isnan(value) else float(value) for value in batch[name]]
         for name in sorted({name for one in measured for name in one}):
             columns[name] = [one.get(name) for one in measured]

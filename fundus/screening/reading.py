@@ -25,11 +25,16 @@ FRAMES_TOGETHER = 4
 """Pictures that are held before they go on; a frame of 12 megapixels takes 36 MB."""
 
 
+LOOK = {"sharpness": "sharpness"} | {f"field_{name}": name for name in quality.COLOUR}
+"""Columns that tell one camera's pictures from another's, and quality's names for them."""
+
+
 class Read:
     """source, uri, etag, size, status, error -> a row a picture: fetched, decoded and graded.
 
-    + frame, frames, width, height, image (HWC uint8 RGB, upright), quality (0 to 1), poor, and what
-    the file says of the picture: laterality, spacing_mm, subject, header. Entries that the
+    + frame, frames, width, height, image (HWC uint8 RGB, upright), quality (0 to 1), poor, the
+    columns of `LOOK`, and what the file says of the picture: laterality, spacing_mm, subject,
+    manufacturer, model, header. Entries that the
     inventory refused keep its status. Nothing but a bad object is caught here.
     """
 
@@ -74,6 +79,7 @@ class Read:
             return {}
         found = quality.assess(picture.pixels, crop=self.crops)
         graded: dict[str, Any] = {"quality": found.score, "poor": found.reason is not None}
+        graded |= {column: found.measures.get(name, np.nan) for column, name in LOOK.items()}
         if found.reason and self.gradability == "refuse":
             graded |= {"status": "ungradable", "error": found.reason}
         return graded
@@ -92,7 +98,10 @@ def _columns_of_picture(one: Picture, frames: int = 1) -> dict:
         "spacing_mm": one.pixel_spacing[0] if one.pixel_spacing else np.nan,
         "subject": one.subject or "",
         "header": one.header or b"",
+        "manufacturer": one.manufacturer or "",
+        "model": one.model or "",
         "quality": np.nan,
+        **dict.fromkeys(LOOK, np.nan),
         "poor": False,
         "image": one.pixels,
     }
