@@ -63,10 +63,12 @@ def chain_of(config: Screening, bundle: Bundle) -> dict[str, Callable]:
     """The stages by name, weights loaded."""
     shared = ray.put(bundle)
     run = Run("20270131T000000Z-000000", bundle.digest, config.settings)
-    read = reading.Read(config.gradability, crops=config.crops, keep_header=False, subject_key=None)
+    read = reading.Read(
+        config.gradability, precropped=config.precropped, keep_header=False, subject_key=None
+    )
     works = (
         lambda batch: next(read(batch)),
-        models.Locate(shared, config.crops),
+        models.Locate(shared, config.precropped),
         partial(light.crop, side=bundle.preprocessing.roi_side),
         models.Segment(shared),
         light.Measure(bundle.thresholds, bundle.risk, run),
@@ -84,11 +86,11 @@ def batches(archive: str, limit: int) -> list[columns.Batch]:
     return [{name: np.array([value]) for name, value in row.items()} for row in rows]
 
 
-def measure(archive: str, limit: int, folder: Path | None, crops: bool) -> dict[str, Any]:
+def measure(archive: str, limit: int, folder: Path | None, precropped: bool) -> dict[str, Any]:
     """Medians over the pictures that are measured to the end."""
     torch.set_num_threads(1)
     bundle = bundles.load(folder or bundles.default_folder())
-    chain = chain_of(Screening(archive=archive, results="unwritten", crops=crops), bundle)
+    chain = chain_of(Screening(archive=archive, results="unwritten", precropped=precropped), bundle)
     pictures = batches(archive, limit)
     one_picture(pictures[0], chain)  # the first one pays for what is loaded late
     measured = [seconds for picture in pictures if (seconds := one_picture(picture, chain))]
@@ -110,11 +112,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--archive", required=True, metavar="URI")
     parser.add_argument("--limit", type=int, default=40, help="pictures, spread over the archive")
     parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops")
+    parser.add_argument("--precropped", action="store_true", help="the pictures are disc crops")
     given = parser.parse_args(arguments)
     ray.init(num_cpus=1, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     try:
-        print(json.dumps(measure(given.archive, given.limit, given.bundle, given.roi), indent=2))
+        print(
+            json.dumps(
+                measure(given.archive, given.limit, given.bundle, given.precropped), indent=2
+            )
+        )
     finally:
         ray.shutdown()
     return 0

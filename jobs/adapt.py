@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
     parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
     parser.add_argument("--target", required=True, action="append", help="layout:path?key=value")
     parser.add_argument("--to", help="place of the adapted bundle; default: --bundle")
-    parser.add_argument("--roi", action="store_true", help="target pictures are disc crops")
+    parser.add_argument("--precropped", action="store_true", help="target pictures are disc crops")
     parser.add_argument("--recipe", choices=BOOKS, default="quick")
     parser.add_argument("--method", choices=METHODS, help="instead of the recipe's")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
         targets=tuple(given.target),
         to=given.to or given.bundle,
         recipe=book.adaptation,
-        roi=given.roi,
+        precropped=given.precropped,
         storage=given.storage,
         workers=session.workers(given),
     )

@@ -2,7 +2,7 @@
 """Calibrate a bundle's risk and referral threshold on pictures with glaucoma labels.
 
     python jobs/calibrate.py --bundle runs/mine --set "refuge:data/REFUGE?split=train"
-    python jobs/calibrate.py --bundle runs/mine --set "rim-one-dl:data/RIM-ONE-DL" --roi --specificity 0.9
+    python jobs/calibrate.py --bundle runs/mine --set "rim-one-dl:data/RIM-ONE-DL" --precropped --specificity 0.9
 
 Do it last: another network in the bundle, trained or adapted, drops the calibration. Exit codes: 0
 the bundle carries its risk model, 2 bad configuration: the bundle stays as it is.
@@ -32,7 +32,7 @@ class Config:
     """The labelled set, `layout:path?key=value`."""
     specificity: float
     """Share of the healthy eyes that shall not be referred."""
-    roi: bool
+    precropped: bool
     """The pictures are disc crops already; detection is left out."""
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ def run(config: Config) -> tuple[Bundle, Report]:
         Predictor(bundle),
         name=name,
         specificity=config.specificity,
-        disc_crops=config.roi,
+        precropped=config.precropped,
     )
     calibrated = replace(bundle, risk=model)
     bundles.save(calibrated, config.bundle)
@@ -96,7 +96,9 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--bundle", required=True, metavar="URI")
     parser.add_argument("--set", required=True, metavar="SPEC", help="layout:path?key=value")
     parser.add_argument("--specificity", type=float, default=0.95, help="default: 0.95")
-    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
+    parser.add_argument(
+        "--precropped", action="store_true", help="the pictures are disc crops already"
+    )
     return Config(**vars(parser.parse_args(arguments)))
 
 

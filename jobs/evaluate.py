@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """The paper's tables for a bundle, on labelled sets.
 
-    python jobs/evaluate.py --bundle bundle --set 'manifest:data/manifest.csv?set=drishti_gs1_crop512' --roi --out evaluation
+    python jobs/evaluate.py --bundle bundle --set 'manifest:data/manifest.csv?set=drishti_gs1_crop512' --precropped --out evaluation
 
     python jobs/evaluate.py --set 'manifest:data/manifest.csv?set=idrid20_disc' --detection --out detection
 
@@ -36,7 +36,7 @@ class Config:
     """A bundle whose `source_only` network was trained on the target's labels."""
     sets: tuple[str, ...]
     """Labelled sets, `layout:path?key=value`."""
-    roi: bool
+    precropped: bool
     """The pictures are disc crops already; detection is left out."""
     detection: bool
     """Only the detector is scored, on full frames, with labels or without."""
@@ -48,9 +48,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit {self.limit}: at least one picture is needed")
-        if self.detection and (self.roi or self.target_supervised):
+        if self.detection and (self.precropped or self.target_supervised):
             raise ValueError(
-                "--detection asks the detector alone: no --roi, no --target-supervised"
+                "--detection asks the detector alone: no --precropped, no --target-supervised"
             )
 
 
@@ -72,7 +72,7 @@ def run(config: Config) -> list[Path]:
     if config.detection:
         return detect(compared, predictor, labelled, config)
     evaluations = [
-        scoring.evaluate(pictures, predictor, supervised, name=name, disc_crops=config.roi)
+        scoring.evaluate(pictures, predictor, supervised, name=name, precropped=config.precropped)
         for pictures, name in zip(labelled, names_of(labelled), strict=True)
     ]
     print(tables.as_text([row for each in evaluations for row in each.rows]))
@@ -83,7 +83,7 @@ def run(config: Config) -> list[Path]:
         "bundle": compared.digest,
         "target_supervised": reference.digest if reference else None,
         "sets": digests,
-        "disc_crops": config.roi,
+        "precropped": config.precropped,
         "limit": config.limit,
         "notes": notes,
     }
@@ -146,7 +146,9 @@ def parse(argv: Sequence[str] | None) -> Config:
     parser.add_argument("--bundle", metavar="URI", default=bundle.default_folder())
     parser.add_argument("--target-supervised", metavar="BUNDLE")
     parser.add_argument("--set", action="append", required=True, dest="sets", metavar="SPEC")
-    parser.add_argument("--roi", action="store_true", help="the pictures are disc crops already")
+    parser.add_argument(
+        "--precropped", action="store_true", help="the pictures are disc crops already"
+    )
     parser.add_argument("--detection", action="store_true", help="score the detector alone")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures of each set")

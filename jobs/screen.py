@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     )
     add("--retry-failed", action="store_true", help="screen failed objects anew")
     add("--max-failure-rate", type=float, default=1.0, metavar="SHARE", help="then exit code 3")
-    add("--roi", action="store_true", help="the pictures are disc crops already")
+    add("--precropped", action="store_true", help="the pictures are disc crops already")
     add("--gradability", choices=GRADABILITY, default="refuse", help="of pictures that show little")
     add("--limit", type=int, metavar="N", help="only the first N objects")
     add("--suffix", action="append", default=[], help="only names that end so; may be repeated")
@@ -77,7 +77,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     screening = Screening(
         archive=given.archive,
         results=given.results,
-        crops=given.roi,
+        precropped=given.precropped,
         limit=given.limit,
         suffixes=tuple(given.suffix),
         glob=given.glob,

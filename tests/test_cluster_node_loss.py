@@ -58,7 +58,7 @@ def job(head: Head, name: str, *words: object, **env: str) -> subprocess.Popen:
 def screening(head: Head, archive: Path, bundle: Path, **env: str) -> subprocess.Popen:
     """A screening that has staged its first rows, and has more to do."""
     results = bundle.parent / "results"
-    words = ("--archive", archive, "--results", results, "--bundle", bundle, "--roi")
+    words = ("--archive", archive, "--results", results, "--bundle", bundle, "--precropped")
     started = job(head, "screen.py", *words, "--gradability", "off", **env)
     clusters.wait(lambda: [*results.glob("runs/*/staged/*.parquet")], 400, "the first rows")
     assert started.poll() is None, "it was over before"
@@ -113,7 +113,7 @@ def test_a_node_that_the_autoscaler_brought_is_killed_in_adaptation(bundle: Path
     runs = bundle.parent / "runs"
     words = ("--bundle", bundle, "--to", bundle.parent / "adapted", "--storage", runs)
     words += ("--source", "synthetic:?camera=clinic&count=16&seed=1")
-    words += ("--target", "synthetic:?camera=hospital&count=16&seed=2", "--roi")
+    words += ("--target", "synthetic:?camera=hospital&count=16&seed=2", "--precropped")
     words += ("--workers", "1-2", "--change", "epochs=6", "--change", "batch=4")
     with clusters.head(pools=TRAINING, idle_minutes=1) as head:
         settings = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20", "FUNDUS_GROWS_TO": "CPU=2"}

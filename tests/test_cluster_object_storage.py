@@ -53,7 +53,7 @@ def test_a_cluster_adapts_resumes_and_screens_from_object_storage(
 ) -> None:
     adapting = ("--bundle", f"{clinic}/bundle/", "--to", f"{clinic}/adapted")
     adapting += ("--storage", f"{clinic}/runs", "--target", f"folder:{clinic}/new-hospital")
-    adapting += ("--source", "synthetic:?camera=clinic&count=8&seed=1", "--roi")
+    adapting += ("--source", "synthetic:?camera=clinic&count=8&seed=1", "--precropped")
     adapting += ("--change", "epochs=2", "--change", "batch=4", "--workers", "2")
     with clusters.head(cpus=0) as head, head.worker(cpus=2):
         first = job(head, tmp_path, "adapt.py", *adapting)
@@ -68,7 +68,7 @@ def test_a_cluster_adapts_resumes_and_screens_from_object_storage(
         assert "the gate, after 2 epochs" in said and "epoch 1/2" not in said, "it began anew"
         assert not [*tmp_path.glob("TMPDIR/fundus-*")], "the head has fetched the pictures"
         screening = ("--archive", f"{clinic}/new-hospital", "--results", f"{clinic}/results")
-        screening += ("--bundle", f"{clinic}/bundle/", "--roi", "--gradability", "off")
+        screening += ("--bundle", f"{clinic}/bundle/", "--precropped", "--gradability", "off")
         screened = job(head, tmp_path, "screen.py", *screening)
         assert screened.returncode == 0, screened.stdout + screened.stderr
     found, _ = current.read(open_place(f"{clinic}/results"))

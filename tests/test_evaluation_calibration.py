@@ -84,7 +84,7 @@ def test_a_picture_is_measured_as_screening_measures_it(monkeypatch, crops):
     batch = models.Segment(bundle)(light.crop(batch, side=bundle.preprocessing.roi_side))
     table = light.Measure(bundle.thresholds, None, RUN)(batch)
     for screened, image in zip(table.to_pylist(), images, strict=True):
-        eye = calibration.measure_picture(image, Predictor(bundle), disc_crops=crops)
+        eye = calibration.measure_picture(image, Predictor(bundle), precropped=crops)
         assert (screened["vcdr"], screened["vcdr_sd"]) == pytest.approx(
             (eye.biomarkers.vcdr, eye.vcdr_sd), rel=1e-4
         )

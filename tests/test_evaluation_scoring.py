@@ -89,7 +89,7 @@ def test_the_tables_numbers_are_those_known_by_hand(tmp_path):
         FakePredictor({SOURCE_ONLY: source, ADAPTED: adapted}),
         supervised,
         name="drawn",
-        disc_crops=True,
+        precropped=True,
     )
     assert list(rows_of(evaluated)) == ["target-supervised", "source-only", "adapted", "ensemble"]
     perfect = rows_of(evaluated)["target-supervised"]
@@ -115,7 +115,7 @@ def test_an_eye_without_a_disc_scores_zero_and_is_counted(tmp_path):
     regions = {100: roi.Roi(50, 30, SIDE), 102: roi.Roi(50, 30, SIDE)}
     nothing = np.zeros((SIDE, SIDE), np.uint8)
     predictor = FakePredictor({SOURCE_ONLY: {100: eye(20), 102: nothing}}, regions)
-    evaluated = evaluate(data, predictor, name="drawn", disc_crops=False)
+    evaluated = evaluate(data, predictor, name="drawn", precropped=False)
     [row] = evaluated.rows
     assert [found.disc_dice for found in evaluated.eyes] == [1, 0, 0]
     assert [found.cup_dice for found in evaluated.eyes] == [1, 0, 0]
@@ -130,7 +130,7 @@ def test_what_was_not_labelled_is_null(tmp_path):
     disc_alone = disc_of(eye(20)).astype(np.uint8)
     data = labelled(tmp_path, [disc_alone] * 2, structures=("disc",))
     predictor = FakePredictor({SOURCE_ONLY: {100: eye(20), 101: eye(20)}})
-    evaluated = evaluate(data, predictor, name="drawn", disc_crops=True)
+    evaluated = evaluate(data, predictor, name="drawn", precropped=True)
     [row] = evaluated.rows
     assert row.disc_dice.value == 1
     for measure in (row.cup_dice, row.vcdr_mae, row.vcdr_bias, row.auc):
@@ -138,14 +138,14 @@ def test_what_was_not_labelled_is_null(tmp_path):
     assert "source-only" in evaluated.sheets
     with pytest.raises(EvaluationError, match="no labels"):
         unlabelled = labelled(tmp_path, [disc_alone], structures=())
-        evaluate(unlabelled, predictor, name="drawn", disc_crops=True)
+        evaluate(unlabelled, predictor, name="drawn", precropped=True)
 
 
 def test_a_mask_of_another_size_is_one_sentence_with_its_name(tmp_path):
     data = labelled(tmp_path, [eye(20)], height=SIDE - 1)
     predictor = FakePredictor({SOURCE_ONLY: {100: eye(20)}})
     with pytest.raises(EvaluationError, match=r"0_mask\.png"):
-        evaluate(data, predictor, name="drawn", disc_crops=True)
+        evaluate(data, predictor, name="drawn", precropped=True)
 
 
 def test_the_worst_eyes_come_worst_first(tmp_path):
@@ -155,7 +155,7 @@ def test_the_worst_eyes_come_worst_first(tmp_path):
         labelled(tmp_path, truths),
         FakePredictor({SOURCE_ONLY: answers}),
         name="drawn",
-        disc_crops=True,
+        precropped=True,
     )
     found = scoring.worst(evaluated.eyes, 3)
     assert [each.id for each in found] == ["eye1", "eye3", "eye2"]
@@ -164,7 +164,7 @@ def test_the_worst_eyes_come_worst_first(tmp_path):
 def test_text_csv_and_json_say_the_same(tmp_path):
     data = labelled(tmp_path, [eye(20), eye(10)])
     predictor = FakePredictor({SOURCE_ONLY: {100: eye(10), 101: eye(10)}})
-    evaluated = evaluate(data, predictor, name="drawn", disc_crops=True)
+    evaluated = evaluate(data, predictor, name="drawn", precropped=True)
     written = tables.write([evaluated], tmp_path / "out", {"bundle": "abc"})
     assert all(file.is_file() for file in written)
     [line] = csv.DictReader(io.StringIO((tmp_path / "out/table.csv").read_text()))

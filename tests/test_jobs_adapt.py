@@ -83,7 +83,7 @@ def test_a_target_of_no_fundus_photographs_is_refused_and_nothing_touched(
         small = draw.integers(0, 255, (5 + number, 9, 3), np.uint8)
         picture = cv2.resize(small, (128, 128), interpolation=cv2.INTER_NEAREST)
         cv2.imwrite(str(strange / f"{number}.png"), picture)
-    words = [*arguments(tmp_path, f"folder:{strange}"), "--roi"]
+    words = [*arguments(tmp_path, f"folder:{strange}"), "--precropped"]
     assert job("adapt").main(words) == job("adapt").REFUSED == 4
     out = capsys.readouterr().out
     assert "FAILED: plausible shapes" in out

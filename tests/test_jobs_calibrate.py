@@ -47,7 +47,7 @@ def eyes(tmp_path):
 
 
 def test_a_bundle_is_calibrated_in_its_folder(folder, eyes, capsys):
-    words = ["--bundle", str(folder), "--set", eyes, "--specificity", "0.8", "--roi"]
+    words = ["--bundle", str(folder), "--set", eyes, "--specificity", "0.8", "--precropped"]
     assert calibrate.main(words) == 0
     calibrated = bundles.load(folder)
     model = calibrated.risk
@@ -76,6 +76,6 @@ def test_what_cannot_calibrate_is_one_sentence_and_touches_nothing(
     before = (folder / "bundle.json").read_bytes()
     given = {"--bundle": str(folder), "--set": eyes} | wrong
     words = [word.replace("{eyes}", eyes) for pair in given.items() for word in pair]
-    assert calibrate.main([*words, "--roi"]) == 2
+    assert calibrate.main([*words, "--precropped"]) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     assert (folder / "bundle.json").read_bytes() == before

@@ -54,7 +54,7 @@ def tiny(tmp_path_factory, drawn):
     return folder
 
 
-@pytest.mark.parametrize("crops", [["--roi"], []])
+@pytest.mark.parametrize("crops", [["--precropped"], []])
 def test_two_bundles_on_a_set_end_to_end(tmp_path, capsys, drawn, tiny, crops):
     out = tmp_path / "out"
     argv = ["--bundle", str(tiny), "--target-supervised", str(tiny), "--out", str(out), *crops]
@@ -89,7 +89,15 @@ def test_detection_alone_needs_no_segmenter(tmp_path, capsys, drawn, tiny):
 
 
 def test_a_set_that_was_met_in_training_is_named(tmp_path, capsys, drawn, tiny):
-    argv = ["--bundle", str(tiny), "--out", str(tmp_path), "--roi", "--set", f"manifest:{drawn}"]
+    argv = [
+        "--bundle",
+        str(tiny),
+        "--out",
+        str(tmp_path),
+        "--precropped",
+        "--set",
+        f"manifest:{drawn}",
+    ]
     assert evaluate.main([*argv, "--set", f"manifest:{drawn}", "--limit", "1"]) == 0
     assert "Note: adapted of" in capsys.readouterr().out
     everything = json.loads((tmp_path / "evaluation.json").read_text())
@@ -104,7 +112,7 @@ def test_a_set_that_was_met_in_training_is_named(tmp_path, capsys, drawn, tiny):
         ({"--set": "atlas:nowhere"}, "layouts"),
         ({"--set": "manifest:nowhere.csv"}, "nowhere.csv"),
         ({"--limit": "0"}, "--limit 0"),
-        ({"--detection": "--roi"}, "--detection"),
+        ({"--detection": "--precropped"}, "--detection"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence_and_exit_code_2(

@@ -123,7 +123,7 @@ def test_nothing_of_a_patient_and_no_secret_is_in_rows_logs_errors_or_names(arch
     (archive / "4.dcm").write_bytes(foul)
     results, folder = tmp_path / "results", Path(tempfile.mkdtemp(dir="/tmp"))  # a short path
     command = [sys.executable, str(JOBS / "screen.py"), "--archive", str(archive)]
-    command += ["--results", str(results), "--bundle", str(tmp_path / "bundle"), "--roi"]
+    command += ["--results", str(results), "--bundle", str(tmp_path / "bundle"), "--precropped"]
     command += ["--gradability", "off", "--dicom-seg", str(tmp_path / "dicom")]
     secrets = {
         pseudonyms.KEY: "a key of the site's own",

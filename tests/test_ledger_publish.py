@@ -138,7 +138,7 @@ def test_what_is_done_is_left_out_by_content_bundle_and_settings(place: Place) -
 
     assert left(A) == [("a", "2"), ("d", "1")]
     assert left(A, retry=True) == [("b", "1"), ("a", "2"), ("d", "1")]
-    assert len(left(B)) == len(left(A, "disc crops")) == 4
+    assert len(left(B)) == len(left(A, "precropped")) == 4
     assert run.run_id in pointer.read(place)[0].runs
 
 

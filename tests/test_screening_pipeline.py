@@ -218,7 +218,7 @@ def test_the_same_command_again_screens_nothing_and_a_changed_object_alone(scree
 
 def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch):
     archive = pictures(tmp_path / "archive", "a.png", "b.png")
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
+    config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     with monkeypatch.context() as dying:
         dying.setattr(publish, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -235,7 +235,7 @@ def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch)
 
 def test_rows_that_a_pass_did_not_bring_are_screened_by_the_next(ray_local, tmp_path, monkeypatch):
     archive = pictures(tmp_path / "archive", "a.png", "b.png")
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
+    config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     follow, passes = pipeline._follow, []
 
     def loses_the_first(rows, objects, say):
@@ -252,7 +252,7 @@ def test_rows_that_a_pass_did_not_bring_are_screened_by_the_next(ray_local, tmp_
 
 def test_the_second_of_two_runs_is_told_and_writes_nothing(ray_local, tmp_path):
     archive = pictures(tmp_path / "archive", "a.png")
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
+    config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     with claimed(open_place(config.results)), pytest.raises(ClaimHeld, match="is held by process"):
         pipeline.screen(config, tiny_bundle())
     assert open_place(config.results).list("runs/") == []
@@ -261,7 +261,9 @@ def test_the_second_of_two_runs_is_told_and_writes_nothing(ray_local, tmp_path):
 def test_crops_are_screened_without_detection(ray_local, tmp_path):
     archive = pictures(tmp_path / "crops", "0.png", "1.png", "2.png")
     bundle = tiny_bundle().without(DETECTOR)
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True, limit=2, gradability="off")
+    config = Screening(
+        str(archive), str(tmp_path / "out"), precropped=True, limit=2, gradability="off"
+    )
     pipeline.screen(config, bundle)
     rows = current_rows(config.results).to_pylist()
     assert [one["status"] for one in rows] == ["ok", "ok"]
@@ -271,7 +273,7 @@ def test_crops_are_screened_without_detection(ray_local, tmp_path):
 
 def test_a_frame_without_a_disc_in_its_maps_is_no_disc(ray_local, tmp_path):
     archive = pictures(tmp_path / "crops", "a.png")
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
+    config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     summary = pipeline.screen(config, tiny_bundle(disc=1.1, cup=1.1))
     assert summary.statuses == {"no_disc": 1} and summary.measured == 0
 
@@ -295,7 +297,7 @@ def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
     config = Screening(
         str(archive),
         str(results),
-        crops=True,
+        precropped=True,
         gradability="off",
         pseudonymise_uris=True,
         uri_map=secrets,
@@ -349,7 +351,7 @@ def test_archive_and_results_lie_on_s3(ray_local, s3, bucket, broken_archive):
             Bucket=bucket, Key=f"day/{name}", Body=(broken_archive / name).read_bytes()
         )
     config = Screening(
-        f"s3://{bucket}/day", f"s3://{bucket}/results", crops=True, gradability="off"
+        f"s3://{bucket}/day", f"s3://{bucket}/results", precropped=True, gradability="off"
     )
     summary = pipeline.screen(config, tiny_bundle())
     rows = by_name(current_rows(config.results))
@@ -366,7 +368,7 @@ def test_a_fault_of_our_own_ends_the_run_loudly(ray_local, tmp_path, monkeypatch
         raise KeyError("a fault of our own")
 
     monkeypatch.setattr(light, "crop", faulty)
-    config = Screening(str(archive), str(tmp_path / "out"), crops=True, gradability="off")
+    config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     with pytest.raises(Exception, match="a fault of our own"):
         pipeline.screen(config, tiny_bundle())
     assert current_rows(config.results).num_rows == 0
@@ -415,7 +417,7 @@ def test_dicom_objects_lie_beside_the_rows_and_a_second_time_change_nothing(ray_
     config = Screening(
         str(archive),
         str(results),
-        crops=True,
+        precropped=True,
         gradability="off",
         dicom_out=str(tmp_path / "dicom"),
     )

@@ -140,7 +140,7 @@ def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
             "error": "",
         }.items()
     }
-    read = reading.Read("off", crops=False, keep_header=False, subject_key=None)
+    read = reading.Read("off", precropped=False, keep_header=False, subject_key=None)
     (passed_on,) = read(batch)
     assert passed_on["status"][0] == "ok"
     assert batch["status"][0] == ""  # the batch that came in is not written to

@@ -24,7 +24,7 @@ def own_environment() -> Iterator[None]:
 def bundle(tmp_path: Path) -> list[str]:
     """Arguments of jobs/screen.py that make it quick: a tiny bundle that measures everything."""
     bundles.save(tiny_bundle(), tmp_path / "bundle")
-    return ["--", "--bundle", str(tmp_path / "bundle"), "--roi", "--gradability", "off"]
+    return ["--", "--bundle", str(tmp_path / "bundle"), "--precropped", "--gradability", "off"]
 
 
 @pytest.mark.slow

@@ -100,14 +100,14 @@ def calibrate(
     *,
     name: str,
     specificity: float,
-    disc_crops: bool,
+    precropped: bool,
 ) -> tuple[RiskModel, Report]:
     """Measure the set's pictures with glaucoma labels, fit, and cross-validate.
 
     The model comes with the report among its scores. CalibrationError where labels or vCDRs do not
     suffice or a file cannot be read; BundleError where the bundle lacks a network.
     """
-    eyes, unmeasured = measure_set(labelled, predictor, disc_crops=disc_crops)
+    eyes, unmeasured = measure_set(labelled, predictor, precropped=precropped)
     positives = int(eyes.glaucoma.sum())
     negatives = len(eyes.glaucoma) - positives
     if min(positives, negatives) < FEWEST:
@@ -133,7 +133,7 @@ def calibrate(
 
 
 def measure_set(
-    labelled: LabelledSet, predictor: Predictor, *, disc_crops: bool
+    labelled: LabelledSet, predictor: Predictor, *, precropped: bool
 ) -> tuple[Eyes, int]:
     """The labelled eyes that have a vCDR and its spread, and the count of those that have not."""
     samples = [sample for sample in labelled.samples if sample.glaucoma is not None]
@@ -143,7 +143,7 @@ def measure_set(
             image = sample.read_image()
         except (ValueError, OSError) as error:
             raise CalibrationError(str(error)) from error
-        eye = measure_picture(image, predictor, disc_crops=disc_crops)
+        eye = measure_picture(image, predictor, precropped=precropped)
         if eye and eye.biomarkers.vcdr is not None and eye.vcdr_sd is not None:
             known.append((sample.glaucoma, eye.biomarkers.vcdr, eye.vcdr_sd))
         if number % 50 == 0 or number == len(samples):
@@ -153,10 +153,10 @@ def measure_set(
 
 
 def measure_picture(
-    image: np.ndarray, predictor: Predictor, *, disc_crops: bool
+    image: np.ndarray, predictor: Predictor, *, precropped: bool
 ) -> Measured | None:
     """What screening measures in one picture (HWC uint8 RGB); None where no disc is detected."""
-    where = roi.whole(*image.shape[:2]) if disc_crops else predictor.detect([image])[0].roi
+    where = roi.whole(*image.shape[:2]) if precropped else predictor.detect([image])[0].roi
     if where is None:
         return None
     maps = predictor.segment(roi.crop(image, where, predictor.side)[None])[0]

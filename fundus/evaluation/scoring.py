@@ -95,13 +95,13 @@ def evaluate(
     supervised: Predictor | None = None,
     *,
     name: str,
-    disc_crops: bool,
+    precropped: bool,
 ) -> SetEvaluation:
     """Score a bundle's models on a labelled set, under the name that the tables shall show.
 
     supervised: a bundle trained on the target's labels, its `source_only` network being the row
     "target-supervised"; it sees the ROIs that the first bundle's detector found.
-    disc_crops: each picture is a ROI already, and detection is left out.
+    precropped: each picture is a ROI already, and detection is left out.
     EvaluationError where the set holds neither masks nor glaucoma labels, the bundle no segmenter,
     or a file cannot be read; BundleError where the bundle lacks a network that is asked for.
     """
@@ -113,7 +113,7 @@ def evaluate(
     seen: dict[tuple[str, str], _Seen] = {}
     for number, sample in enumerate(labelled.samples, start=1):
         image, truth = _read(sample)
-        region = roi.whole(*image.shape[:2]) if disc_crops else predictor.detect([image])[0].roi
+        region = roi.whole(*image.shape[:2]) if precropped else predictor.detect([image])[0].roi
         for model, mask in segment(image, region, predictor, supervised).items():
             eyes.append(_score(sample, truth, region, mask, image.shape[:2], name, model))
             seen[model, sample.id] = _Seen(sample, region, mask)

@@ -35,7 +35,7 @@ _COLUMNS = [
     (
         "settings",
         _TEXT,
-        "how it was measured, where that is not the bundle's: frames or disc crops",
+        "how it was measured, where that is not the bundle's: frames or precropped",
     ),
     ("status", _TEXT, "; ".join(f"{name}: {meaning}" for name, meaning in STATUSES.items())),
     ("error", _TEXT, "why the status is not ok, details in parentheses; null where it is"),

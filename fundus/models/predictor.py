@@ -47,7 +47,7 @@ class Predictor:
     def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
         """Find the disc in frames (HWC uint8 RGB, any size)."""
         if DETECTOR not in self.networks:
-            raise BundleError("the bundle has no detector: give disc crops (--roi)")
+            raise BundleError("the bundle has no detector: give disc crops (--precropped)")
         side = self.preprocessing.detector_side
         squares = [square_of_interest(image) for image in images]
         seen = {i: square for i, square in enumerate(squares) if square is not None}

@@ -20,9 +20,9 @@ class Locate:
     Detected in frames; disc crops are taken whole and have no confidence (NaN).
     """
 
-    def __init__(self, bundle: ObjectRef, crops: bool) -> None:
+    def __init__(self, bundle: ObjectRef, precropped: bool) -> None:
         self.predictor = Predictor(ray.get(bundle))
-        self.crops = crops
+        self.precropped = precropped
 
     def __call__(self, batch: Batch) -> Batch:
         batch = writable(batch)
@@ -31,7 +31,7 @@ class Locate:
         source = np.where(batch["laterality"] == "", "", "dicom").astype(object)
         for i in indices(batch):
             image = batch["image"][i]
-            if self.crops:
+            if self.precropped:
                 located[i] = roi.whole(*image.shape[:2])
                 continue
             (detection,) = self.predictor.detect([image])

@@ -155,7 +155,7 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
         reading.Read,
         fn_constructor_args=(config.gradability,),
         fn_constructor_kwargs={
-            "crops": config.crops,
+            "precropped": config.precropped,
             "keep_header": bool(config.dicom_out),
             "subject_key": pseudonyms.Secret(pseudonyms.key()),
         },
@@ -165,7 +165,7 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
     )
     located = pictures.map_batches(
         models.Locate,
-        fn_constructor_args=(shared, config.crops),
+        fn_constructor_args=(shared, config.precropped),
         batch_size=FRAMES_A_BATCH,
         **where.locate,
     )

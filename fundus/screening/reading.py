@@ -39,9 +39,9 @@ class Read:
     """
 
     def __init__(
-        self, gradability: str, *, crops: bool, keep_header: bool, subject_key: bytes | None
+        self, gradability: str, *, precropped: bool, keep_header: bool, subject_key: bytes | None
     ) -> None:
-        self.gradability, self.crops, self.decode = gradability, crops, Decoder()
+        self.gradability, self.precropped, self.decode = gradability, precropped, Decoder()
         self.keep_header, self.subject_key = keep_header, subject_key
 
     def __call__(self, batch: Batch) -> Iterator[Batch]:
@@ -77,7 +77,7 @@ class Read:
     def _grade(self, picture: Picture) -> dict[str, Any]:
         if self.gradability == "off":
             return {}
-        found = quality.assess(picture.pixels, crop=self.crops)
+        found = quality.assess(picture.pixels, crop=self.precropped)
         graded: dict[str, Any] = {"quality": found.score, "poor": found.reason is not None}
         graded |= {column: found.measures.get(name, np.nan) for column, name in LOOK.items()}
         if found.reason and self.gradability == "refuse":

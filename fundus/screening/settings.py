@@ -20,7 +20,7 @@ class Screening:
     """Folder, s3://bucket/prefix, or a list of URIs."""
     results: str
     """Folder or s3://bucket/prefix."""
-    crops: bool = False
+    precropped: bool = False
     """The pictures are disc crops already: detection is left out."""
     limit: int | None = None
     """Only so many objects, the first as they are listed; None for all."""
@@ -67,7 +67,7 @@ class Screening:
     @property
     def settings(self) -> str:
         """What decides a row beside the picture and the bundle; part of a row's identity."""
-        kind = "disc crops" if self.crops else "frames"
+        kind = "precropped" if self.precropped else "frames"
         return f"{kind}, gradability {self.gradability}"
 
     @property
@@ -77,7 +77,9 @@ class Screening:
 
     def check(self, bundle: Bundle) -> None:
         """ValueError, in one sentence, when the bundle cannot do this run."""
-        if not self.crops and DETECTOR not in bundle.networks:
-            raise ValueError("the bundle has no detector: it can screen disc crops alone (--roi)")
+        if not self.precropped and DETECTOR not in bundle.networks:
+            raise ValueError(
+                "the bundle has no detector: it can screen disc crops alone (--precropped)"
+            )
         if not {SOURCE_ONLY, ADAPTED} & set(bundle.networks):
             raise ValueError("the bundle has no segmenter")

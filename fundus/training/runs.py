@@ -68,7 +68,7 @@ class AdaptConfig:
     """An adaptation of a bundle's source-only segmenter to a target without labels."""
 
     bundle: Path | str
-    """The bundle that holds the source-only segmenter, and the detector unless `roi`."""
+    """The bundle that holds the source-only segmenter, and the detector unless `precropped`."""
     sources: tuple[str, ...]
     """Labelled sets."""
     targets: tuple[str, ...]
@@ -76,7 +76,7 @@ class AdaptConfig:
     to: Path | str
     """Folder or s3:// URI of the adapted bundle; may be the same."""
     recipe: AdaptationRecipe
-    roi: bool = False
+    precropped: bool = False
     """The target's pictures are disc crops already."""
     storage: Path | str = "runs"
     workers: Workers = field(default_factory=Workers)
@@ -215,7 +215,10 @@ def adapt(config: AdaptConfig) -> Adaptation:
         raise BundleError(f"{config.bundle} has no source-only segmenter: run jobs/train.py first")
     source_only = start.networks[SOURCE_ONLY]
     recipe = config.recipe
-    described = recipe.described() | {"roi": config.roi, "source_only": source_only.digest}
+    described = recipe.described() | {
+        "precropped": config.precropped,
+        "source_only": source_only.digest,
+    }
     data = on_a_worker(config.workers, _described_sets, config.sources, config.targets)
 
     def make_learner() -> AdaptationLearner:
@@ -269,7 +272,7 @@ def _source_and_target(config: AdaptConfig, start: Bundle) -> tuple[Crops, Crops
     targets = [unlabelled(open_set(spec)) for spec in config.targets]
     side, scale = start.preprocessing.roi_side, start.preprocessing.roi_scale
     source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
-    target = batches.join([target_crops(s, start, are_crops=config.roi) for s in targets])
+    target = batches.join([target_crops(s, start, precropped=config.precropped) for s in targets])
     learn, validate = batches.split(len(source))
     return source.take(learn), source.take(validate), target
 

@@ -23,13 +23,13 @@ def unlabelled(labelled: LabelledSet) -> LabelledSet:
     )
 
 
-def target_crops(target: LabelledSet, bundle: Bundle, *, are_crops: bool) -> Crops:
+def target_crops(target: LabelledSet, bundle: Bundle, *, precropped: bool) -> Crops:
     """Segmenter inputs of a target: its pictures as they are, or the ROIs that the detector finds.
 
     Frames in which no disc is found are left out and counted in the log.
     """
     side = bundle.preprocessing.roi_side
-    predictor = None if are_crops else Predictor(bundle)
+    predictor = None if precropped else Predictor(bundle)
     ids, images = [], []
     for sample in target.samples:
         image = sample.read_image()
