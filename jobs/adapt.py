@@ -11,13 +11,16 @@ last line names, holds the code, the gate's figures and the digest of the bundle
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
+from fundus.errors import ConfigurationError
 from fundus.models.bundle import ADAPTED
-from fundus.screening import logs, metrics
-from fundus.screening.placement import reachable
-from fundus.training import gate, session
+from fundus.runtime import metrics, workers
+from fundus.runtime.resources import reachable
+from fundus.runtime.session import ray_session
+from fundus.training import gate
 from fundus.training.recipes import BOOKS, METHODS, changed
 from fundus.training.runs import AdaptConfig, adapt, save_summary
 
@@ -39,7 +42,7 @@ def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
     parser.add_argument("--recipe", choices=BOOKS, default="quick")
     parser.add_argument("--method", choices=METHODS, help="instead of the recipe's")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
-    session.add_arguments(parser)
+    workers.add_arguments(parser)
     given = parser.parse_args(arguments)
     method = [f"method={given.method}"] if given.method else []
     book = changed(BOOKS[given.recipe](), ADAPTED, method + given.change)
@@ -51,7 +54,7 @@ def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
         recipe=book.adaptation,
         precropped=given.precropped,
         storage=given.storage,
-        workers=session.workers(given),
+        workers=workers.workers(given),
     )
 
 
@@ -59,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, adapt, say what came out."""
     try:
         config = parse(arguments)
-        with session.ray_session(**logs.ray_options()):
-            session.check_room(config.workers, reachable())
+        with ray_session(level=logging.INFO):
+            workers.check_room(config.workers, reachable())
             result = adapt(config)
             metrics.count_gate(published=result.published)
-    except (ValueError, OSError) as error:
+    except ConfigurationError as error:
         print(f"adapt: {error}", file=sys.stderr)
         return 2
     code = 0 if result.published else REFUSED

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from fundus.anatomy.risk import RiskModel
 from fundus.anatomy.scores import Summary
 from fundus.datasets.public import open_set
+from fundus.errors import ConfigurationError
 from fundus.evaluation import calibration
 from fundus.evaluation.calibration import Report
 from fundus.models import bundle as bundles
@@ -37,13 +38,15 @@ class Config:
 
     def __post_init__(self) -> None:
         if not 0 < self.specificity < 1:
-            raise ValueError(f"--specificity {self.specificity}: give a share between 0 and 1")
+            raise ConfigurationError(
+                f"--specificity {self.specificity}: give a share between 0 and 1"
+            )
 
 
 def run(config: Config) -> tuple[Bundle, Report]:
     """Calibrate the bundle in its folder; the calibrated bundle and what cross-validation says.
 
-    ValueError or OSError, in one sentence, when something given cannot be used.
+    ConfigurationError, in one sentence, when something given cannot be used.
     """
     bundle = bundles.load(config.bundle)
     labelled = open_set(config.set)
@@ -108,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = parse(arguments)
         bundle, report = run(config)
-    except (ValueError, OSError) as error:
+    except ConfigurationError as error:
         print(f"calibrate: {error}", file=sys.stderr)
         return 2
     assert bundle.risk

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from fundus.datasets import synthetic
+from fundus.errors import ConfigurationError
 from fundus.ledger import current as pointer
 from fundus.ledger import runs
 from fundus.models import bundle as bundles
-from fundus.screening import pipeline, report, session
+from fundus.runtime.session import ray_session
+from fundus.screening import pipeline, report
 from fundus.screening.settings import Screening
 from fundus.storage.places import open_place
 
@@ -41,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drawn = synthetic.write_archive(archive, cameras, given.count, seed=1)
         config = Screening(archive=str(archive), results=str(given.to / "results"))
         config.check(bundle)
-    except ValueError as error:
+    except ConfigurationError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     print(f"{len(drawn)} frames drawn in {archive}; screening starts")
-    with session.ray_session():
+    with ray_session():
         summary = pipeline.screen(config, bundle, say=print)
     print(report.readable(summary))
     place = open_place(config.results)

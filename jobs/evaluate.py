@@ -22,8 +22,8 @@ from pathlib import Path
 
 from fundus.datasets.public import open_set
 from fundus.datasets.samples import LabelledSet
+from fundus.errors import ConfigurationError, usable
 from fundus.evaluation import detection, scoring, tables
-from fundus.evaluation.scoring import EvaluationError
 from fundus.models import bundle
 from fundus.models.predictor import Predictor
 
@@ -47,9 +47,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"--limit {self.limit}: at least one picture is needed")
+            raise ConfigurationError(f"--limit {self.limit}: at least one picture is needed")
         if self.detection and (self.precropped or self.target_supervised):
-            raise ValueError(
+            raise ConfigurationError(
                 "--detection asks the detector alone: no --precropped, no --target-supervised"
             )
 
@@ -57,15 +57,13 @@ class Config:
 def run(config: Config) -> list[Path]:
     """Evaluate every set, print the table, and return the files that were written.
 
-    EvaluationError or BundleError, in one sentence, when something given cannot be used.
+    ConfigurationError, in one sentence, when something given cannot be used.
     """
-    try:
-        compared = bundle.load(config.bundle)
-        reference = bundle.load(config.target_supervised) if config.target_supervised else None
-        whole_sets = [open_set(spec) for spec in config.sets]
+    compared = bundle.load(config.bundle)
+    reference = bundle.load(config.target_supervised) if config.target_supervised else None
+    whole_sets = [open_set(spec) for spec in config.sets]
+    with usable(f"--out {config.out}"):
         config.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        raise EvaluationError(str(error)) from error
     predictor = Predictor(compared)
     supervised = Predictor(reference) if reference else None
     labelled = [first(each, config.limit) for each in whole_sets]
@@ -94,10 +92,7 @@ def detect(
     compared: bundle.Bundle, predictor: Predictor, labelled: Sequence[LabelledSet], config: Config
 ) -> list[Path]:
     """Print and write the detection table; what was written."""
-    try:
-        looks = [detection.look(each, predictor) for each in labelled]
-    except (OSError, ValueError) as error:
-        raise EvaluationError(str(error)) from error
+    looks = [detection.look(each, predictor) for each in labelled]
     rows = [detection.summarise(answers) for answers in looks]
     digests = {each.name: each.digest() for each in labelled}
     text = "\n".join([detection.as_text(rows), *familiar(compared, digests)])
@@ -153,18 +148,15 @@ def parse(argv: Sequence[str] | None) -> Config:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures of each set")
     given = parser.parse_args(argv)
-    try:
-        return Config(**{**vars(given), "sets": tuple(given.sets)})
-    except ValueError as error:
-        parser.error(str(error))
+    return Config(**{**vars(given), "sets": tuple(given.sets)})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
+        config = parse(argv)
         written = run(config)
-    except (EvaluationError, bundle.BundleError) as error:
+    except ConfigurationError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     print(f"\n{len(written)} files in {config.out}: {', '.join(file.name for file in written)}")

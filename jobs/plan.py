@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fundus.cluster.sizing import START_HOURS, Night, Pool, Rates, nodes_for, predict, read_rates
+from fundus.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.hours is None and self.cpu.nodes < 1:
-            raise ValueError("say --hours, or how many --cpu-nodes there are")
+            raise ConfigurationError("say --hours, or how many --cpu-nodes there are")
 
     def night(self) -> Night:
-        """The answer; ValueError where there is none."""
+        """The answer; ConfigurationError where there is none."""
         cpu, gpu = self.cpu, self.gpu
         known = {"gpu_speed": self.gpu_speed, "start_hours": self.start_hours}
         if self.hours is not None:
@@ -81,7 +82,7 @@ def parse(arguments: Sequence[str] | None = None) -> Plan:
     try:
         rates = read_rates(given.rates.read_text())
     except OSError as error:
-        raise ValueError(f"{given.rates} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"{given.rates} cannot be read: {error.strerror}") from error
     gpu = Pool(given.gpu_nodes, given.gpus, given.gpu_price) if given.gpu_speed else None
     return Plan(
         pictures=given.pictures,
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = parse(arguments)
         night = plan.night()
-    except ValueError as error:
+    except ConfigurationError as error:
         print(f"plan: {error}", file=sys.stderr)
         return 2
     print(readable(plan, night))

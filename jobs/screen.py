@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fundus.errors import ConfigurationError
 from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
-from fundus.screening import pipeline, report, session, standing
+from fundus.runtime.session import ray_session
+from fundus.screening import pipeline, report, standing
 from fundus.screening.settings import GRADABILITY, Screening
 
 HELD = 5
@@ -44,7 +46,9 @@ class Config:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_failure_rate <= 1:
-            raise ValueError(f"--max-failure-rate {self.max_failure_rate}: give a share, 0 to 1")
+            raise ConfigurationError(
+                f"--max-failure-rate {self.max_failure_rate}: give a share, 0 to 1"
+            )
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
@@ -104,14 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             print(standing.readable(found))
             return 0
-        with session.ray_session():
+        with ray_session():
             summary = pipeline.screen(
                 config.screening, config.bundle, print, config.max_failure_rate
             )
     except ClaimHeld as error:
         print(f"screen: {error}", file=sys.stderr)
         return HELD
-    except ValueError as error:
+    except ConfigurationError as error:
         print(f"screen: {error}", file=sys.stderr)
         return 2
     print(report.readable(summary))

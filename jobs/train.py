@@ -10,14 +10,16 @@ The summary, which the last line names, holds the last epoch's figures and the b
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fundus.errors import ConfigurationError
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY
-from fundus.screening import logs
-from fundus.screening.placement import reachable
-from fundus.training import session
+from fundus.runtime import workers
+from fundus.runtime.resources import reachable
+from fundus.runtime.session import ray_session
 from fundus.training.recipes import BOOKS, changed
 from fundus.training.runs import TrainConfig, save_summary, train
 
@@ -39,7 +41,7 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
     parser.add_argument("--encoder", type=Path, help="ImageNet weights, safetensors, when offline")
     parser.add_argument("--from-scratch", action="store_true", help="without ImageNet weights")
     parser.add_argument("--start", help="bundle to go on from")
-    session.add_arguments(parser)
+    workers.add_arguments(parser)
     given = parser.parse_args(arguments)
     role = ROLES[given.network]
     return TrainConfig(
@@ -51,7 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
         from_scratch=given.from_scratch,
         start=given.start,
         storage=given.storage,
-        workers=session.workers(given),
+        workers=workers.workers(given),
     )
 
 
@@ -59,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, say what came out."""
     try:
         config = parse(arguments)
-        with session.ray_session(**logs.ray_options()):
-            session.check_room(config.workers, reachable())
+        with ray_session(level=logging.INFO):
+            workers.check_room(config.workers, reachable())
             name, bundle, history = train(config)
-    except (ValueError, OSError) as error:
+    except ConfigurationError as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     scores = bundle.networks[config.role].scores

@@ -25,7 +25,8 @@ ROWS, SLICES = 160, 40
 CHAIN = """
 import json, threading, time
 import numpy as np, pyarrow as pa, ray
-from fundus.screening.placement import placement, reachable, tune
+from fundus.runtime.resources import reachable
+from fundus.screening.placement import placement, tune
 
 ray.init(log_to_driver=False, logging_level="ERROR")
 began = time.monotonic()

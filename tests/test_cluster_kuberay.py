@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from fundus.screening.placement import amounts
+from fundus.runtime.resources import amounts
 
 FOLDER = Path(__file__).parent.parent / "deploy/kuberay"
 VERSION = "1.33"

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from fundus.cluster.bounds import grows_to
-from fundus.screening.placement import amounts
+from fundus.runtime.resources import amounts
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from fundus.anatomy.labels import compose, cup_of, disc_of
 from fundus.datasets.samples import LabelledSet, Sample
+from fundus.errors import ConfigurationError
 from fundus.evaluation import scoring, tables
-from fundus.evaluation.scoring import EvaluationError, evaluate
+from fundus.evaluation.scoring import evaluate
 from fundus.evaluation.sheet import EXPERT, PREDICTED, Tile, draw_sheet
 from fundus.images import roi
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY
@@ -136,7 +137,7 @@ def test_what_was_not_labelled_is_null(tmp_path):
     for measure in (row.cup_dice, row.vcdr_mae, row.vcdr_bias, row.auc):
         assert (measure.value, measure.low, measure.count) == (None, None, 0)
     assert "source-only" in evaluated.sheets
-    with pytest.raises(EvaluationError, match="no labels"):
+    with pytest.raises(ConfigurationError, match="no labels"):
         unlabelled = labelled(tmp_path, [disc_alone], structures=())
         evaluate(unlabelled, predictor, name="drawn", precropped=True)
 
@@ -144,7 +145,7 @@ def test_what_was_not_labelled_is_null(tmp_path):
 def test_a_mask_of_another_size_is_one_sentence_with_its_name(tmp_path):
     data = labelled(tmp_path, [eye(20)], height=SIDE - 1)
     predictor = FakePredictor({SOURCE_ONLY: {100: eye(20)}})
-    with pytest.raises(EvaluationError, match=r"0_mask\.png"):
+    with pytest.raises(ConfigurationError, match=r"0_mask\.png"):
         evaluate(data, predictor, name="drawn", precropped=True)
 
 

@@ -19,14 +19,15 @@ FLOORS = {
     "dicom_out": 2,
     "models": 2,
     "ledger": 2,
-    "cluster": 3,
-    "screening": 3,
-    "training": 3,
-    "evaluation": 3,
-    "notebook": 3,
-    "report": 3,
-    "jobs": 4,
-    "__init__.py": 4,
+    "runtime": 3,
+    "cluster": 4,
+    "screening": 4,
+    "training": 4,
+    "evaluation": 4,
+    "notebook": 4,
+    "report": 4,
+    "jobs": 5,
+    "__init__.py": 5,
 }
 RAY_FROM = 3
 TORCH_FROM = 2

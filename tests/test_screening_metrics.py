@@ -9,8 +9,8 @@ import clusters
 import pytest
 import ray
 
-from fundus.screening import metrics
-from fundus.screening.metrics import COUNTERS, count_gate, count_pictures, count_rows
+from fundus.runtime import metrics
+from fundus.runtime.metrics import COUNTERS, count_gate, count_pictures, count_rows
 
 ROOT = Path(__file__).parent.parent
 DASHBOARD = json.loads((ROOT / "deploy/grafana/fundus.json").read_text())
@@ -20,8 +20,9 @@ OURS = {f"ray_{name}_total" for name in COUNTERS}
 JOB = """
 import logging
 import pyarrow as pa, ray
-from fundus.screening import logs, metrics
-from fundus.screening.placement import placement, reachable
+from fundus.runtime import logs, metrics
+from fundus.runtime.resources import reachable
+from fundus.screening.placement import placement
 
 ray.init(logging_level="ERROR", **logs.ray_options())
 where = placement(reachable(), logs.name_run("20270131T000000Z-abcdef"))

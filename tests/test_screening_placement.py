@@ -3,8 +3,9 @@
 import pytest
 from ray.data import DataContext
 
-from fundus.screening import placement as rules
-from fundus.screening.placement import LIGHT, Placement, amounts, placement, reachable, tune
+from fundus.runtime import resources
+from fundus.runtime.resources import amounts, reachable
+from fundus.screening.placement import LIGHT, Placement, placement, tune
 
 MACHINES = [
     {"CPU": cpus, "GPU": gpus, "memory": cpus * (2 << 30)}
@@ -59,7 +60,7 @@ def test_claims_are_whole_where_there_is_room_for_they_decide_how_many_nodes_com
 
 
 def test_bounds_come_from_what_the_cluster_may_grow_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules.ray, "cluster_resources", lambda: {"memory": 5.0, "node:head": 1})
+    monkeypatch.setattr(resources.ray, "cluster_resources", lambda: {"memory": 5.0, "node:head": 1})
     assert reachable() == {"CPU": 0, "GPU": 0, "memory": 5, "reader": 0}
     assert "resources" not in placement(reachable()).read
     monkeypatch.setenv("FUNDUS_GROWS_TO", "CPU=128 GPU=4 reader=2")

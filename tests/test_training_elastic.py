@@ -14,8 +14,8 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 
+from fundus.runtime.workers import Workers
 from fundus.training import loop
-from fundus.training.loop import Workers
 
 EPOCHS, STEPS = 12, 20
 HEEDED = "this machine is to go: checkpoint after step"

@@ -4,17 +4,16 @@ import logging
 import os
 from unittest import mock
 
-from fundus.screening import logs
-from fundus.training import loop
+from fundus.runtime import logs
 
 
 def test_a_json_log_names_the_run_and_is_left_to_ray() -> None:
     library = logging.getLogger("fundus")
     handlers = list(library.handlers)
     with mock.patch.dict(os.environ, FUNDUS_LOG="json"):
-        told = loop.name_run("adapted-0123")
+        told = logs.name_run("adapted-0123")
         assert os.environ[logs.RUN_ID] == "adapted-0123"
-        loop.show_log()
+        logs.show()
     assert told[logs.RUN_ID] == "adapted-0123" and told["FUNDUS_LOG"] == "json"
     assert library.handlers == handlers and library.level == logging.INFO
     library.setLevel(logging.NOTSET)
@@ -23,4 +22,4 @@ def test_a_json_log_names_the_run_and_is_left_to_ray() -> None:
 def test_without_it_nothing_is_told() -> None:
     with mock.patch.dict(os.environ):
         os.environ.pop("FUNDUS_LOG", None)
-        assert loop.name_run("adapted-0123") == {}
+        assert logs.name_run("adapted-0123") == {}

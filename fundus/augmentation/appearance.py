@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 from torchvision.tv_tensors import Image
 
 from fundus.augmentation.augment import OnPicture
@@ -69,11 +68,6 @@ def low_frequencies(picture: Tensor, target: Tensor, share: float = 0.01) -> Ten
     exchanged = low[:, None] * low[None, :]
     amplitude = torch.lerp(spectrum.abs(), spectrum_trg.abs(), exchanged)
     return torch.fft.ifft2(torch.polar(amplitude, spectrum.angle())).real
-
-
-def with_target(transform: v2.Transform, targets: Tensor) -> v2.Transform:
-    """A transform that first gives pictures the look of (N, 3, S, S) uint8 target pictures."""
-    return v2.Compose([LikeTarget(targets), transform])
 
 
 def _exposed(picture: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a cluster.yaml may grow to, for `fundus.screening.placement`.
+"""What a cluster.yaml may grow to, for `fundus.runtime.resources`.
 
     export FUNDUS_GROWS_TO="$(python -m fundus.cluster.bounds ~/ray_bootstrap_config.yaml)"
 

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from fundus.errors import ConfigurationError
+
 EFFICIENCY = 0.9
 """Share of a pool's time that goes into pictures; 0.92 in `benchmarks/simulate_cluster.py`."""
 DRIVER_RATE = 780.0
@@ -50,9 +52,11 @@ class Rates:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
-                raise ValueError(f"the rate {field.name} is {value!r}, not a figure of 0 or more")
+                raise ConfigurationError(
+                    f"the rate {field.name} is {value!r}, not a figure of 0 or more"
+                )
         if min(self.models, self.megapixels) <= 0:
-            raise ValueError("locate, segment and megapixels must be above 0")
+            raise ConfigurationError("locate, segment and megapixels must be above 0")
 
     @property
     def models(self) -> float:
@@ -67,7 +71,7 @@ class Rates:
     def at(self, megapixels: float) -> "Rates":
         """The rates of pictures of another size: bytes and reading grow with it."""
         if not 0 < megapixels < math.inf:
-            raise ValueError(f"{megapixels} megapixels; give a figure above 0")
+            raise ConfigurationError(f"{megapixels} megapixels; give a figure above 0")
         scale = megapixels / self.megapixels
         return replace(
             self,
@@ -78,15 +82,18 @@ class Rates:
 
 
 def read_rates(text: str) -> Rates:
-    """Rates from the JSON of `benchmarks/stages.py`; other keys are left. ValueError if not so."""
+    """Rates from the JSON of `benchmarks/stages.py`; other keys are ignored.
+
+    ConfigurationError where it is not such JSON.
+    """
     try:
         found: Any = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"the rates are not JSON: {error}") from error
+        raise ConfigurationError(f"the rates are not JSON: {error}") from error
     names = [field.name for field in fields(Rates)]
     missing = [name for name in names if not isinstance(found, dict) or name not in found]
     if missing:
-        raise ValueError(f"the rates lack {', '.join(missing)}")
+        raise ConfigurationError(f"the rates lack {', '.join(missing)}")
     return Rates(**{name: found[name] for name in names})
 
 
@@ -104,7 +111,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         if self.nodes < 0 or self.slots < 1 or self.price < 0 or self.gigabits <= 0:
-            raise ValueError(f"{self} is no pool of nodes")
+            raise ConfigurationError(f"{self} is no pool of nodes")
 
 
 @dataclass(frozen=True)
@@ -132,11 +139,13 @@ def predict(
 ) -> Night:
     """Hours and cost of a night on given nodes. `gpu_speed`: a GPU over one core, on the models."""
     if pictures < 1 or gpu_speed <= 0:
-        raise ValueError(f"{pictures} pictures at a GPU speed of {gpu_speed}: nothing to plan")
+        raise ConfigurationError(
+            f"{pictures} pictures at a GPU speed of {gpu_speed}: nothing to plan"
+        )
     limits = _rates_of_pools(rates, cpu, gpu, gpu_speed)
     bound_by, pace = min(limits.items(), key=lambda item: item[1])
     if pace <= 0:
-        raise ValueError(f"no {bound_by} node: give one or more")
+        raise ConfigurationError(f"no {bound_by} node: give one or more")
     hours = start_hours + pictures / pace / 3600
     pools = [cpu, gpu] if gpu else [cpu]
     cost = sum(pool.nodes * pool.price * (hours + idle_hours) for pool in pools)
@@ -155,15 +164,15 @@ def nodes_for(
 ) -> tuple[Pool, Pool | None]:
     """The pools with as many nodes as the hours demand, each the fewest.
 
-    ValueError where no number of nodes is enough: the start or the driver takes too long.
+    ConfigurationError where no number of nodes is enough: the start or the driver takes too long.
     """
     if hours <= start_hours:
-        raise ValueError(
+        raise ConfigurationError(
             f"{hours:.2f} hours are no more than the {start_hours:.2f} that nodes take to start"
         )
     wanted = pictures / ((hours - start_hours) * 3600)
     if wanted > DRIVER_RATE:
-        raise ValueError(
+        raise ConfigurationError(
             f"{wanted:.0f} pictures a second are more than the {DRIVER_RATE:.0f} that one driver"
             " hands out: give more hours, or screen parts of the archive, each with --results of"
             " its own"

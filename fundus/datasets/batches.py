@@ -11,6 +11,7 @@ from torch import Tensor
 from fundus.anatomy import biomarkers
 from fundus.anatomy.labels import disc_of
 from fundus.datasets.samples import LabelledSet, Sample
+from fundus.errors import ConfigurationError
 from fundus.images import fov, roi
 from fundus.images.roi import Roi
 
@@ -75,7 +76,7 @@ def around_disc(mask: np.ndarray, roi_scale: float) -> Roi:
     """The square around the disc of an HW mask, `roi_scale` equal-area diameters wide."""
     rows, columns = np.nonzero(disc_of(mask))
     if not len(rows):
-        raise ValueError("no disc in the mask to place the ROI around")
+        raise ConfigurationError("no disc in the mask to place the ROI around")
     diameter = 2 * np.sqrt(len(rows) / np.pi)
     return roi.around(columns.mean() + 0.5, rows.mean() + 0.5, roi_scale * diameter)
 
@@ -163,7 +164,7 @@ def crops_of(labelled: LabelledSet, side: int, place: Place) -> Crops:
             masks[-1][masks[-1] > 0] = CUP_UNKNOWN
             vcdr.append(None)
     if not images:
-        raise ValueError(f"{labelled.name} holds no picture")
+        raise ConfigurationError(f"{labelled.name} holds no picture")
     return Crops(
         tuple(sample.id for sample in labelled.samples),
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from fundus.anatomy.labels import from_plain
 from fundus.datasets.samples import Sample, existing
+from fundus.errors import ConfigurationError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".ppm", ".webp")
 
@@ -65,7 +66,7 @@ def _wanted(path: Path, wanted: Mapping[str, str]) -> list[tuple[int, dict[str, 
     rows = _rows(existing(path))
     for column in wanted:
         if rows and column not in rows[0]:
-            raise ValueError(f"{path}: no column {column!r}; it has {', '.join(rows[0])}")
+            raise ConfigurationError(f"{path}: no column {column!r}; it has {', '.join(rows[0])}")
     return [
         (number, row)
         for number, row in enumerate(rows, start=1)
@@ -92,19 +93,23 @@ def _sample(path: Path, number: int, row: dict[str, str]) -> Sample:
     folder = path.parent
     image, mask = row.get("image", ""), row.get("mask", "")
     if not image:
-        raise ValueError(f"{path}: row {number} names no image")
+        raise ConfigurationError(f"{path}: row {number} names no image")
     annotation = row.get("annotation", "disc+cup" if mask else "none").lower()
     glaucoma = row.get("glaucoma", "").lower()
     laterality = row.get("laterality", "")
     if annotation not in STRUCTURES:
-        raise ValueError(f"{path}: row {number} has the unknown annotation {annotation!r}")
+        raise ConfigurationError(f"{path}: row {number} has the unknown annotation {annotation!r}")
     if glaucoma not in GLAUCOMA:
-        raise ValueError(f"{path}: row {number} has the unknown glaucoma label {glaucoma!r}")
+        raise ConfigurationError(
+            f"{path}: row {number} has the unknown glaucoma label {glaucoma!r}"
+        )
     if laterality not in ("OD", "OS", ""):
-        raise ValueError(f"{path}: row {number} has the unknown laterality {laterality!r}")
+        raise ConfigurationError(f"{path}: row {number} has the unknown laterality {laterality!r}")
     structures = STRUCTURES[annotation]
     if bool(structures) != bool(mask):
-        raise ValueError(f"{path}: row {number} is annotated {annotation!r} with mask {mask!r}")
+        raise ConfigurationError(
+            f"{path}: row {number} is annotated {annotation!r} with mask {mask!r}"
+        )
     return Sample(
         id=row.get("id") or image,
         set=row.get("set") or path.stem,

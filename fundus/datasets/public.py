@@ -19,6 +19,7 @@ from fundus.anatomy.labels import from_binary, from_plain, from_refuge, from_sof
 from fundus.datasets.manifest import PICTURES, named, read_folder, read_manifest
 from fundus.datasets.samples import LabelledSet, Sample, existing, folded, only
 from fundus.datasets.synthetic import read_synthetic
+from fundus.errors import ConfigurationError, MissingFile
 from fundus.storage.mirror import mirrored
 from fundus.storage.uris import decode, scheme_of
 
@@ -31,33 +32,36 @@ def open_set(spec: str) -> LabelledSet:
     """The labelled set that a line names, e.g. `drishti-gs:data/drishti?split=test&consensus=4`.
 
     The keys of each layout are the keyword arguments of its reader; `manifest` takes any of its
-    table's columns. Every layout has `fold`: "learn" or "held" (samples.folded). ValueError when
-    the line is wrong or nothing is left; FileNotFoundError or ValueError naming the file when the
-    tree is not the layout's.
+    table's columns. Every layout has `fold`: "learn" or "held" (samples.folded).
+
+    ConfigurationError where the line is wrong, no picture is left, or the tree is not the layout's;
+    then the message names the file.
     """
     layout, colon, rest = spec.partition(":")
     if not colon or layout not in LAYOUTS:
-        raise ValueError(f"{spec!r} is no `layout:path?key=value`; layouts: {', '.join(LAYOUTS)}")
+        raise ConfigurationError(
+            f"{spec!r} is no `layout:path?key=value`; layouts: {', '.join(LAYOUTS)}"
+        )
     reader = LAYOUTS[layout]
     path, _, query = rest.partition("?")
     try:
         options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     except ValueError as error:
-        raise ValueError(f"{spec!r}: {query!r} is not key=value&key=value") from error
+        raise ConfigurationError(f"{spec!r}: {query!r} is not key=value&key=value") from error
     keys = list(inspect.signature(reader).parameters.values())[1:]
     known = [key.name for key in keys if key.kind is not key.VAR_KEYWORD]
     unknown = [key for key in options if key not in (*known, "fold")]
     if unknown and len(known) == len(keys):
         keys_known = ", ".join([*known, "fold"])
-        raise ValueError(f"{spec!r}: no key {unknown[0]!r} in {layout}; keys: {keys_known}")
+        raise ConfigurationError(f"{spec!r}: no key {unknown[0]!r} in {layout}; keys: {keys_known}")
     if not path and layout != "synthetic":
-        raise ValueError(f"{spec!r}: {layout} wants a path, as in `{layout}:path`")
+        raise ConfigurationError(f"{spec!r}: {layout} wants a path, as in `{layout}:path`")
     chosen = {k: v for k, v in options.items() if k != "fold"}
     samples = reader(_on_this_machine(layout, path, chosen), **chosen)
     if "fold" in options:
         samples = folded(samples, options["fold"])
     if not samples:
-        raise ValueError(f"{spec!r}: no picture there answers to it")
+        raise ConfigurationError(f"{spec!r}: no picture there answers to it")
     return LabelledSet(name=_name(samples, options), samples=tuple(samples))
 
 
@@ -111,9 +115,9 @@ def read_refuge(root: Path, *, split: str = "") -> list[Sample]:
     }
     _known("split", split, found)
     if split and not found[split]:
-        raise FileNotFoundError(f"{root}: no pictures of REFUGE's {split} split")
+        raise MissingFile(f"{root}: no pictures of REFUGE's {split} split")
     if not any(found.values()):
-        raise FileNotFoundError(f"{root}: neither Training400, REFUGE-Validation400 nor Test400")
+        raise MissingFile(f"{root}: neither Training400, REFUGE-Validation400 nor Test400")
     samples = []
     for name, images in found.items():
         if images and split in ("", name):
@@ -121,7 +125,7 @@ def read_refuge(root: Path, *, split: str = "") -> list[Sample]:
             for image in sorted(images.rglob("*.jpg")):
                 mask = masks.get(image.stem)
                 if mask is None:
-                    raise FileNotFoundError(f"{image}: no {image.stem}.bmp in Disc_Cup_Masks")
+                    raise MissingFile(f"{image}: no {image.stem}.bmp in Disc_Cup_Masks")
                 label = glaucoma[image.stem] if glaucoma else mask.parent.name in ("Glaucoma", "G")
                 samples.append(
                     Sample(
@@ -143,7 +147,7 @@ def _refuge_truth(root: Path, split: str) -> tuple[dict[str, Path], dict[str, bo
     name = {"train": "Annotation-Training400", "validation": "REFUGE-Validation400-GT"}
     truth = _folder(root, name.get(split, "REFUGE-Test-GT"))
     if truth is None:
-        raise FileNotFoundError(f"{root / name.get(split, 'REFUGE-Test-GT')}: not there")
+        raise MissingFile(f"{root / name.get(split, 'REFUGE-Test-GT')}: not there")
     masks = {mask.stem: mask for mask in existing(truth / "Disc_Cup_Masks").rglob("*.bmp")}
     if split != "validation":
         return masks, {}
@@ -337,7 +341,7 @@ def _folder(root: Path, *names: str) -> Path | None:
 
 def _known(key: str, value: str, allowed: Collection[str]) -> None:
     if value and value not in allowed:
-        raise ValueError(f"{key}={value}: not one of {', '.join(allowed)}")
+        raise ConfigurationError(f"{key}={value}: not one of {', '.join(allowed)}")
 
 
 def _sheet(path: Path, key: str, value: str) -> dict[str, str]:
@@ -351,4 +355,4 @@ def _sheet(path: Path, key: str, value: str) -> dict[str, str]:
         if key in row and value in row:
             k, v = row.index(key), row.index(value)
             return {line[k].strip(" '"): line[v].strip() for line in rows[number + 1 :] if line[k]}
-    raise ValueError(f"{path}: no row of titles with {key!r} and {value!r}")
+    raise ConfigurationError(f"{path}: no row of titles with {key!r} and {value!r}")

@@ -12,6 +12,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from fundus.anatomy.labels import from_plain
+from fundus.errors import ConfigurationError, MissingFile, usable
 from fundus.images.decode import Refused, decode
 
 ORIENTATION = 0x0112
@@ -21,7 +22,10 @@ FOLDS = ("learn", "held")
 """Sides of the split that every layout knows by `fold=`."""
 
 Convert = Callable[..., np.ndarray]
-"""HW arrays as the files of a mask hold them -> HW uint8 {0, 1, 2}; ValueError when unknown."""
+"""HW arrays as the files of a mask hold them -> HW uint8 {0, 1, 2}.
+
+ConfigurationError for values that the convention does not know.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,19 @@ class Sample:
     """The file holds two views side by side; the sample is the left one, as RIM-ONE r3 marks it."""
 
     def read_image(self) -> np.ndarray:
-        """HWC uint8 RGB, upright. FileNotFoundError or ValueError naming the file."""
+        """HWC uint8 RGB, upright. MissingFile or ConfigurationError naming the file."""
         try:
-            image = decode(self.image.read_bytes())
+            with usable(f"{self.image} cannot be read"):
+                content = existing(self.image).read_bytes()
+            image = decode(content)
         except Refused as error:
-            raise ValueError(f"{self.image}: {error.reason}") from error
+            raise ConfigurationError(f"{self.image}: {error.reason}") from error
         return _left_view(image) if self.stereo_pair else image
 
     def read_mask(self) -> np.ndarray | None:
         """HW uint8 {0 background, 1 rim, 2 cup} of the picture's size; None when unlabelled.
 
-        FileNotFoundError, or ValueError naming the file: not a picture, another size, coloured,
+        MissingFile, or ConfigurationError naming the file: not a picture, another size, coloured,
         JPEG (its values are smeared), or a value that the set's convention does not know.
         """
         if not self.masks:
@@ -69,11 +75,13 @@ class Sample:
             size = (size[0], size[1] // 2)
         for path, layer in zip(self.masks, layers, strict=True):
             if layer.shape != size:
-                raise ValueError(f"{path}: {layer.shape} mask of a {size} picture (rows, columns)")
+                raise ConfigurationError(
+                    f"{path}: {layer.shape} mask of a {size} picture (rows, columns)"
+                )
         try:
             return self.convert(*layers)
-        except ValueError as error:
-            raise ValueError(f"{names}: {error}") from error
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{names}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -98,17 +106,17 @@ def folded(samples: Sequence[Sample], fold: str) -> list[Sample]:
     """The side of an honest split: "learn", two thirds, or "held", the third never learned from.
 
     The picture file's SHA-256 decides, whatever the order or company: copies of one file lie on one
-    side. ValueError for another word.
+    side. ConfigurationError for another word.
     """
     if fold not in FOLDS:
-        raise ValueError(f"fold={fold}: not one of {', '.join(FOLDS)}")
+        raise ConfigurationError(f"fold={fold}: not one of {', '.join(FOLDS)}")
     return [s for s in samples if _is_held(s) == (fold == "held")]
 
 
 def read_labels(path: Path) -> np.ndarray:
     """A label picture's values as HW integers, untouched; bilevel gives 0 and 255.
 
-    FileNotFoundError, or ValueError naming the file: no picture, JPEG, or coloured. Palette and
+    MissingFile, or ConfigurationError naming the file: no picture, JPEG, or coloured. Palette and
     RGB files are read through their colours, which have to be grey. Of a .mat file the variable
     `mask` is read (MATLAB 5; ORIGA's).
     """
@@ -118,21 +126,23 @@ def read_labels(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             if picture.format == "JPEG":
-                raise ValueError(f"{path}: a JPEG smears label values; give a lossless mask")
+                raise ConfigurationError(
+                    f"{path}: a JPEG smears label values; give a lossless mask"
+                )
             if picture.mode in ("P", "RGB", "RGBA", "LA", "PA"):
                 colours = np.asarray(picture.convert("RGB"))
                 if np.any(colours != colours[..., :1]):
-                    raise ValueError(f"{path}: a coloured mask; its values are not known")
+                    raise ConfigurationError(f"{path}: a coloured mask; its values are not known")
                 return colours[..., 0]
             return np.asarray(picture.convert("L") if picture.mode == "1" else picture)
     except OSError as error:
-        raise ValueError(f"{path}: not a readable mask ({error})") from error
+        raise ConfigurationError(f"{path}: not a readable mask ({error})") from error
 
 
 def existing(path: Path) -> Path:
-    """The path, or FileNotFoundError naming it."""
+    """The path, or MissingFile naming it."""
     if not path.exists():
-        raise FileNotFoundError(f"{path}: not there")
+        raise MissingFile(f"{path}: not there")
     return path
 
 
@@ -153,7 +163,9 @@ def _matlab_mask(path: Path) -> np.ndarray:
     try:
         return np.asarray(loadmat(path, variable_names=["mask"])["mask"])
     except (MatReadError, ValueError, KeyError, NotImplementedError) as error:
-        raise ValueError(f"{path}: no MATLAB 5 file with a variable `mask` ({error})") from error
+        raise ConfigurationError(
+            f"{path}: no MATLAB 5 file with a variable `mask` ({error})"
+        ) from error
 
 
 def _name_of(sample: Sample) -> str:
@@ -170,7 +182,7 @@ def _upright_size(path: Path) -> tuple[int, int]:
             width, height = picture.size
             turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a readable picture") from error
+        raise ConfigurationError(f"{path}: not a readable picture") from error
     return (width, height) if turned else (height, width)
 
 
@@ -183,5 +195,7 @@ def _annotated_view(layer: np.ndarray, path: Path, size: tuple[int, int]) -> np.
     if layer.shape != size:
         return layer
     if np.any(layer[:, size[1] // 2 :]):
-        raise ValueError(f"{path}: marks in the right view; the left one is the annotated one")
+        raise ConfigurationError(
+            f"{path}: marks in the right view; the left one is the annotated one"
+        )
     return _left_view(layer)

@@ -21,6 +21,7 @@ from fundus import synthetic as room
 from fundus.anatomy.labels import compose
 from fundus.datasets.manifest import read_manifest
 from fundus.datasets.samples import Sample
+from fundus.errors import ConfigurationError
 from fundus.synthetic.camera import CAMERAS, Camera, clinic, handheld, hospital
 from fundus.synthetic.eye import FOVEA_DISTANCE, Eye, Oval, place_cup, vessels
 from fundus.synthetic.painting import (
@@ -121,9 +122,9 @@ def read_synthetic(
     code, so that a change of either draws anew.
     """
     if camera not in CAMERAS:
-        raise ValueError(f"camera={camera}: not one of {', '.join(CAMERAS)}")
+        raise ConfigurationError(f"camera={camera}: not one of {', '.join(CAMERAS)}")
     if not (count.isdecimal() and seed.isdecimal() and int(count) > 0):
-        raise ValueError(f"count={count}, seed={seed}: not a positive and a whole number")
+        raise ConfigurationError(f"count={count}, seed={seed}: not a positive and a whole number")
     if root == Path():
         root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fundus"
     style = CAMERAS[camera]()

@@ -17,6 +17,7 @@ from fundus.anatomy import scores
 from fundus.anatomy.risk import RiskModel, log_odds, logistic, referral_threshold
 from fundus.anatomy.scores import Summary
 from fundus.datasets.samples import LabelledSet
+from fundus.errors import ConfigurationError
 from fundus.images import roi
 from fundus.models.measuring import Measured, measure_maps
 from fundus.models.predictor import Predictor
@@ -31,10 +32,6 @@ PRIOR = 2.5
 Stat 2008;2:1360, as rstanarm has it): a few eyes that happen to separate do not make it endless."""
 EDGES = (0.0, 0.05, 0.2, 0.5, 1.0)
 """Risks between which predicted and observed shares are compared."""
-
-
-class CalibrationError(ValueError):
-    """The set cannot calibrate this bundle; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +101,19 @@ def calibrate(
 ) -> tuple[RiskModel, Report]:
     """Measure the set's pictures with glaucoma labels, fit, and cross-validate.
 
-    The model comes with the report among its scores. CalibrationError where labels or vCDRs do not
-    suffice or a file cannot be read; BundleError where the bundle lacks a network.
+    The model comes with the report among its scores. ConfigurationError where labels or vCDRs do
+    not suffice, a file cannot be read, or the bundle lacks a network.
     """
     eyes, unmeasured = measure_set(labelled, predictor, precropped=precropped)
     positives = int(eyes.glaucoma.sum())
     negatives = len(eyes.glaucoma) - positives
     if min(positives, negatives) < FEWEST:
-        raise CalibrationError(
+        raise ConfigurationError(
             f"{labelled.name}: {positives} eyes with glaucoma and {negatives} without were"
             f" measured; calibration wants {FEWEST} of each"
         )
     if np.ptp(eyes.vcdr) == 0:
-        raise CalibrationError(f"{labelled.name}: the bundle measures the same vCDR in every eye")
+        raise ConfigurationError(f"{labelled.name}: the bundle measures the same vCDR in every eye")
     report = replace(cross_validate(eyes, specificity), unmeasured=unmeasured)
     fitted = fit(eyes)
     model = RiskModel(
@@ -139,10 +136,7 @@ def measure_set(
     samples = [sample for sample in labelled.samples if sample.glaucoma is not None]
     known = []
     for number, sample in enumerate(samples, start=1):
-        try:
-            image = sample.read_image()
-        except (ValueError, OSError) as error:
-            raise CalibrationError(str(error)) from error
+        image = sample.read_image()
         eye = measure_picture(image, predictor, precropped=precropped)
         if eye and eye.biomarkers.vcdr is not None and eye.vcdr_sd is not None:
             known.append((sample.glaucoma, eye.biomarkers.vcdr, eye.vcdr_sd))

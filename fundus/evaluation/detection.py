@@ -28,7 +28,7 @@ class Answer:
 
 
 def look(labelled: LabelledSet, predictor: Predictor) -> list[Answer]:
-    """The detector's answer to each frame of a set. FileNotFoundError or ValueError, as samples."""
+    """The detector's answer to each frame of a set. ConfigurationError, as samples."""
     answers = []
     for number, sample in enumerate(labelled.samples, start=1):
         (found,) = predictor.detect([sample.read_image()])

@@ -14,6 +14,7 @@ from fundus.anatomy import biomarkers, scores
 from fundus.anatomy.labels import cup_of, disc_of
 from fundus.anatomy.scores import Summary
 from fundus.datasets.samples import LabelledSet, Sample
+from fundus.errors import ConfigurationError
 from fundus.evaluation.sheet import Tile, draw_sheet
 from fundus.images import roi
 from fundus.images.roi import Roi
@@ -25,10 +26,6 @@ log = logging.getLogger(__name__)
 TARGET_SUPERVISED, ENSEMBLE = "target-supervised", "ensemble"
 ROW_OF_ROLE = {SOURCE_ONLY: "source-only", ADAPTED: "adapted"}
 WORST = 10
-
-
-class EvaluationError(ValueError):
-    """What was given cannot be evaluated; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +99,13 @@ def evaluate(
     supervised: a bundle trained on the target's labels, its `source_only` network being the row
     "target-supervised"; it sees the ROIs that the first bundle's detector found.
     precropped: each picture is a ROI already, and detection is left out.
-    EvaluationError where the set holds neither masks nor glaucoma labels, the bundle no segmenter,
-    or a file cannot be read; BundleError where the bundle lacks a network that is asked for.
+    ConfigurationError where the set holds neither masks nor glaucoma labels, a file cannot be read,
+    or the bundle lacks a network that is needed.
     """
     if all(not sample.structures and sample.glaucoma is None for sample in labelled.samples):
-        raise EvaluationError(f"{labelled.name}: no labels to score against")
+        raise ConfigurationError(f"{labelled.name}: no labels to score against")
     if not predictor.segmenters:
-        raise EvaluationError("the bundle has no segmenter to evaluate")
+        raise ConfigurationError("the bundle has no segmenter to evaluate")
     eyes: list[Eye] = []
     seen: dict[tuple[str, str], _Seen] = {}
     for number, sample in enumerate(labelled.samples, start=1):
@@ -189,10 +186,7 @@ def worst(eyes: Sequence[Eye], count: int = WORST) -> list[Eye]:
 
 def _read(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
     """The picture, HWC uint8 RGB, and the experts' mask, HW uint8 {0, 1, 2}, where it has one."""
-    try:
-        return sample.read_image(), sample.read_mask() if sample.structures else None
-    except (ValueError, OSError) as error:
-        raise EvaluationError(str(error)) from error
+    return sample.read_image(), sample.read_mask() if sample.structures else None
 
 
 def _mask_of(maps: np.ndarray, predictor: Predictor) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fundus.errors import ConfigurationError
 from fundus.storage.places import Place
 
 KEY = "FUNDUS_PSEUDONYM_KEY"
@@ -19,10 +20,10 @@ SHORTEST = 16
 
 
 def key() -> bytes | None:
-    """The site's key; None where the environment has none. ValueError when it is too short."""
+    """The site's key; None where the environment has none. Too short a key is refused."""
     text = os.environ.get(KEY, "")
     if text and len(text) < SHORTEST:
-        raise ValueError(f"{KEY} has fewer than {SHORTEST} characters: give a longer key")
+        raise ConfigurationError(f"{KEY} has fewer than {SHORTEST} characters: give a longer key")
     return text.encode() or None
 
 
@@ -72,7 +73,7 @@ def check(place: Place, secret: bytes | None) -> None:
         return
     carried, asked = json.loads(found[0])["rows"], PSEUDONYMS if secret else PLAIN
     other = f"not {asked}" if carried != asked else "made with another key"
-    raise ValueError(
+    raise ConfigurationError(
         f"the rows in {place.uri} carry {carried}, {other}: give the results another place, or"
         " every picture would be there twice"
     )

@@ -23,6 +23,7 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from fundus.anatomy.risk import RiskModel
+from fundus.errors import ConfigurationError
 from fundus.models import networks
 from fundus.models.thresholds import Thresholds
 from fundus.storage.mirror import written
@@ -35,7 +36,7 @@ DETECTOR, SOURCE_ONLY, ADAPTED = ROLES = ("detector", "source_only", "adapted")
 LICENCE = "Apache-2.0 code; weights for research use, not a medical device"
 
 
-class BundleError(ValueError):
+class BundleError(ConfigurationError):
     """The folder is not a bundle that this version can trust; the message is one sentence."""
 
 
@@ -224,16 +225,16 @@ def _read(place: Place, name: str) -> bytes | None:
 
 def _read_network(place: Place, role: str, entry: Mapping[str, Any]) -> Network:
     if role not in ROLES:
-        raise ValueError(f"a bundle has no role {role!r}")
+        raise ConfigurationError(f"a bundle has no role {role!r}")
     name = f"{role}.safetensors"
     try:
         content = _read(place, name)
     except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error}") from error
+        raise ConfigurationError(f"{name} cannot be read: {error}") from error
     if content is None:
-        raise ValueError(f"{name} is missing")
+        raise ConfigurationError(f"{name} is missing")
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise ValueError(f"{name} was altered: its digest does not match")
+        raise ConfigurationError(f"{name} was altered: its digest does not match")
     network = Network(
         config=networks.parse(entry["network"]),
         weights=parse_safetensors(content),

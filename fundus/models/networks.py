@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
+from fundus.errors import ConfigurationError
+
 LEAK = 0.2
 """Negative slope of every leaky ReLU (paper, section 3)."""
 
@@ -63,7 +65,7 @@ class EnsembleConfig:
 
     def __post_init__(self) -> None:
         if self.count < 2:
-            raise ValueError(f"an ensemble of {self.count}; give 2 or more")
+            raise ConfigurationError(f"an ensemble of {self.count}; give 2 or more")
         if isinstance(self.member, Mapping):  # as a bundle's JSON has it
             object.__setattr__(self, "member", DeepLabConfig(**self.member))
 
@@ -191,15 +193,17 @@ def describe(config: NetworkConfig) -> dict[str, Any]:
 
 
 def parse(described: Mapping[str, Any]) -> NetworkConfig:
-    """Read back what `describe` wrote; ValueError for an architecture or field not known here."""
+    """Read back what `describe` wrote; an unknown architecture or field is refused."""
     fields = dict(described)
     architecture = fields.pop("architecture", None)
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture {architecture!r} is none of {', '.join(ARCHITECTURES)}")
+        raise ConfigurationError(
+            f"architecture {architecture!r} is none of {', '.join(ARCHITECTURES)}"
+        )
     try:
         return ARCHITECTURES[architecture](**fields)
     except TypeError as error:
-        raise ValueError(f"{architecture}: {error}") from error
+        raise ConfigurationError(f"{architecture}: {error}") from error
 
 
 def start_from_imagenet(network: DeepLab, weights: Path | None) -> None:
@@ -215,7 +219,7 @@ def start_from_imagenet(network: DeepLab, weights: Path | None) -> None:
     wanted = network.encoder.state_dict()
     missing = [key for key in wanted if f"features.{key}" not in state and "num_batches" not in key]
     if missing:
-        raise ValueError(f"{weights or 'torchvision'}: no encoder weights for {missing[0]}")
+        raise ConfigurationError(f"{weights or 'torchvision'}: no encoder weights for {missing[0]}")
     found = {key: state[f"features.{key}"] for key in wanted if f"features.{key}" in state}
     network.encoder.load_state_dict(found, strict=False)
 

@@ -17,7 +17,7 @@ from fundus.ledger import row
 from fundus.ledger.runs import Run
 from fundus.models.measuring import Measured, measure_maps
 from fundus.models.thresholds import Thresholds
-from fundus.screening import metrics
+from fundus.runtime import metrics
 from fundus.screening.columns import Batch, indices, roi_of, say, writable
 from fundus.screening.reading import LOOK
 from fundus.storage.places import open_place

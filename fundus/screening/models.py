@@ -9,7 +9,7 @@ from fundus.images.fov import field_of_view
 from fundus.images.laterality import of_anatomy
 from fundus.images.roi import Roi
 from fundus.models.predictor import Predictor
-from fundus.screening import metrics
+from fundus.runtime import metrics
 from fundus.screening.columns import Batch, indices, ok, roi_columns, say, tensors, writable
 
 

@@ -25,8 +25,10 @@ from fundus.ledger.current import Current
 from fundus.ledger.inventory import Inventory
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Bundle
-from fundus.screening import dicom, light, logs, models, reading, report
-from fundus.screening.placement import placement, reachable, smallest_node, tune
+from fundus.runtime import logs
+from fundus.runtime.resources import reachable, smallest_node
+from fundus.screening import dicom, light, models, reading, report
+from fundus.screening.placement import placement, tune
 from fundus.screening.settings import Screening
 from fundus.storage.entries import Entry
 from fundus.storage.listing import walk
@@ -55,9 +57,10 @@ def screen(
 
     Every object of the archive has its rows in the current files then, or RuntimeError is raised;
     what was staged until then is kept for the next call. `say` is told of progress; a larger share
-    of failed rows than `max_failure_rate` sets the summary's exit code. ValueError for a bundle
-    that lacks a network and for results that name objects in another way, ClaimHeld when another
-    run holds them.
+    of failed rows than `max_failure_rate` sets the summary's exit code.
+
+    ConfigurationError for a bundle that lacks a network and for results that name objects in
+    another way, ClaimHeld when another run holds them.
     """
     config.check(bundle)
     start = time.monotonic()

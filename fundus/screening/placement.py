@@ -5,15 +5,13 @@ nodes by claims; bounds come from what the cluster may grow to, not from what is
 """
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-GROWS_TO = "FUNDUS_GROWS_TO"
+from fundus.runtime.resources import READER
 
 HEAVY, BESIDE_A_GPU, LIGHT = 1.0, 0.5, 0.2
 """CPUs that a reader or a model, a model on a GPU, and any other stage uses while it works."""
@@ -28,9 +26,8 @@ READ_FOR_GPUS = 0.7
 GPU_SHARE, LOCATE_A_GPU, SEGMENT_A_GPU = 0.25, 1, 3
 """One share for both models, so that whatever mixture meets on a GPU fills it, and at most as many
 actors as fill all GPUs. Chosen, not measured: no GPU was at hand."""
-READER, A_READER = "reader", 0.001
-"""A resource of Ray's that a cluster gives to the nodes where pictures are read, and no others;
-where there is none, readers go anywhere. The amount is so small that CPUs decide how many fit."""
+A_READER = 0.001
+"""Of the resource `READER`: so small an amount that CPUs decide how many readers fit."""
 READ_MEMORY = 1 << 30
 """Bytes: four frames of 12 megapixels, each decoded in a child, take 0.4 GiB."""
 NO_PROGRESS_S = 20 * 60
@@ -53,46 +50,17 @@ class Placement:
     """The most at once."""
 
 
-def reachable() -> dict[str, float]:
-    """CPU, GPU, memory and readers' nodes of the running Ray, or what FUNDUS_GROWS_TO says that it
-    may grow to.
-
-    A head of no CPUs whose pools are at zero tells nothing of what will come, and no autoscaler
-    says it to a driver (Ray 2.60): cluster.yaml sets the variable from its pools: "CPU=128 GPU=4".
-    """
-    now = ray.cluster_resources()
-    grown = amounts(os.environ.get(GROWS_TO, ""))
-    names = ("CPU", "GPU", "memory", READER)
-    return {name: max(now.get(name, 0), grown.get(name, 0)) for name in names}
-
-
-def smallest_node() -> float:
-    """CPUs of the smallest node that does work; infinite where an autoscaler replaces lost ones."""
-    if os.environ.get(GROWS_TO):
-        return math.inf
-    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    return min((each for each in cpus if each), default=math.inf)
-
-
-def amounts(text: str) -> dict[str, float]:
-    """Amounts by name; ValueError, naming the variable, where it is not so."""
-    try:
-        pairs = [word.split("=") for word in text.split()]
-        return {name: float(amount) for name, amount in pairs}
-    except ValueError:
-        raise ValueError(f'{GROWS_TO} is "{text}", not like "CPU=128 GPU=4"') from None
-
-
 def placement(
     resources: Mapping[str, float],
     environment: Mapping[str, str] | None = None,
     node_cpus: float = math.inf,
 ) -> Placement:
-    """The stages' claims and bounds on these resources: CPU, GPU, memory (see `reachable`).
+    """The stages' claims and bounds on these resources: CPU, GPU, memory (see
+    `fundus.runtime.resources.reachable`).
 
     Readers go to nodes with the resource `READER`, if there are such, so that they leave the CPUs
     beside GPUs to the models. `environment` are variables of the stages' processes, see
-    `fundus.screening.logs.name_run`.
+    `fundus.runtime.logs.name_run`.
     All actors and two light tasks fit at once, on however small a machine: nothing waits for ever.
     Without GPUs one of each stage fits on a node of `node_cpus` (`smallest_node`), too: should it
     be the last one left, the run goes on there.

@@ -10,7 +10,7 @@ from fundus.images.decode import Refused
 from fundus.images.picture import Picture
 from fundus.images.sandbox import Decoder
 from fundus.ledger import row
-from fundus.screening import metrics
+from fundus.runtime import metrics
 from fundus.screening.columns import Batch, tensors
 from fundus.storage.entries import Entry
 from fundus.storage.fetch import FetchFailed, fetch_many, retries

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from fundus.errors import ConfigurationError
 from fundus.ledger import pseudonyms
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle
 from fundus.storage.uris import lies_in, normal
@@ -46,23 +47,29 @@ class Screening:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"the limit is {self.limit}, not a count of objects")
+            raise ConfigurationError(f"the limit is {self.limit}, not a count of objects")
         if self.gradability not in GRADABILITY:
-            raise ValueError(f"gradability is {self.gradability!r}; give {', '.join(GRADABILITY)}")
+            raise ConfigurationError(
+                f"gradability is {self.gradability!r}; give {', '.join(GRADABILITY)}"
+            )
         if normal(self.archive).rstrip("/") == normal(self.results).rstrip("/"):
-            raise ValueError(
+            raise ConfigurationError(
                 "the results would lie among the archive's pictures: give another folder"
             )
         if self.dicom_out and lies_in(self.dicom_out, self.results):
-            raise ValueError("DICOM objects in the results would mix with them: give another place")
+            raise ConfigurationError(
+                "DICOM objects in the results would mix with them: give another place"
+            )
         if self.dicom_out and lies_in(self.dicom_out, self.archive):
-            raise ValueError(
+            raise ConfigurationError(
                 "DICOM objects in the archive would be screened the next time: give another place"
             )
         if self.pseudonymise_uris and pseudonyms.key() is None:
-            raise ValueError(f"pseudonyms want a key: set {pseudonyms.KEY} in the environment")
+            raise ConfigurationError(
+                f"pseudonyms want a key: set {pseudonyms.KEY} in the environment"
+            )
         if self.uri_map and not self.pseudonymise_uris:
-            raise ValueError("a map of URIs goes with --pseudonymise-uris")
+            raise ConfigurationError("a map of URIs goes with --pseudonymise-uris")
 
     @property
     def settings(self) -> str:
@@ -76,10 +83,10 @@ class Screening:
         return pseudonyms.key() if self.pseudonymise_uris else None
 
     def check(self, bundle: Bundle) -> None:
-        """ValueError, in one sentence, when the bundle cannot do this run."""
+        """ConfigurationError, in one sentence, when the bundle cannot do this run."""
         if not self.precropped and DETECTOR not in bundle.networks:
-            raise ValueError(
+            raise ConfigurationError(
                 "the bundle has no detector: it can screen disc crops alone (--precropped)"
             )
         if not {SOURCE_ONLY, ADAPTED} & set(bundle.networks):
-            raise ValueError("the bundle has no segmenter")
+            raise ConfigurationError("the bundle has no segmenter")

@@ -9,6 +9,7 @@ from queue import Full, Queue
 from threading import Event, Lock
 from typing import Any, Generic, TypeVar
 
+from fundus.errors import ConfigurationError
 from fundus.storage import entries, s3
 from fundus.storage.archives import opened
 from fundus.storage.entries import Entry, Wanted
@@ -29,15 +30,17 @@ BATCH = 1_000
 
 
 def existing_prefix(archive: str, retry: Retry) -> tuple[str, str]:
-    """(bucket, prefix that ends at a slash) of an s3:// URI; ValueError where nothing is below."""
+    """(bucket, prefix that ends at a slash) of an s3:// URI; refused where nothing is below."""
     bucket, key = split_s3(archive)
     prefix = key.strip("/") + "/" if key.strip("/") else ""
     try:
         page = _page(retry, Bucket=bucket, Prefix=prefix)
     except StorageFailed as failed:
-        raise ValueError(f"the archive {archive} cannot be listed: {failed.reason}") from failed
+        raise ConfigurationError(
+            f"the archive {archive} cannot be listed: {failed.reason}"
+        ) from failed
     if not page.get("Contents"):
-        raise ValueError(f"the archive {archive} is not there: nothing lies below it")
+        raise ConfigurationError(f"the archive {archive} is not there: nothing lies below it")
     return bucket, prefix
 
 

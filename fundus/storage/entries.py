@@ -73,7 +73,7 @@ def of_other(uri: str, about: dict[str, Any]) -> Entry:
 
 
 def of_uri(uri: str, retry: Retry) -> Entry:
-    """Of one object, asked for by its URI. ValueError where it can be none of ours."""
+    """Of one object, asked for by its URI. ConfigurationError where it can be none of ours."""
     if scheme_of(uri) == "file":
         return of_path(os.fsencode(local_path(uri)))
     try:

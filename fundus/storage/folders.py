@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
+from fundus.errors import ConfigurationError
 from fundus.storage import entries
 from fundus.storage.entries import FOLDER, LINK, Entry
 from fundus.storage.uris import encode, local_folder
@@ -19,7 +20,7 @@ SORTED = 10_000
 def existing_folder(archive: str) -> bytes:
     root = local_folder(archive)
     if not root.is_dir():
-        raise ValueError(f"the archive {archive} is not a folder")
+        raise ConfigurationError(f"the archive {archive} is not a folder")
     return os.fsencode(root)
 
 

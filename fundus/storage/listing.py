@@ -13,6 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from fundus.errors import ConfigurationError
 from fundus.storage import entries
 from fundus.storage.archives import opened
 from fundus.storage.buckets import THREADS, existing_prefix, objects
@@ -51,7 +52,7 @@ def walk(
     unseen. An archive that is not there raises ValueError, at once.
     """
     if modified_since and not modified_since.tzinfo:
-        raise ValueError("modified since a time without a time zone")
+        raise ConfigurationError("modified since a time without a time zone")
     ends = tuple("." + suffix.lower().lstrip(".") for suffix in suffixes or ())
     if archive.startswith(LIST):
         wanted = Wanted("", ends, glob, modified_since)
@@ -91,9 +92,9 @@ def _existing_other(archive: str) -> tuple[str, Any, str]:
         there = system.exists(root)
     except Exception as error:  # fsspec's plugins raise what their own libraries do
         reason = f"the archive {archive} cannot be listed ({type(error).__name__})"
-        raise ValueError(reason) from error
+        raise ConfigurationError(reason) from error
     if not there:
-        raise ValueError(f"the archive {archive} is not there")
+        raise ConfigurationError(f"the archive {archive} is not there")
     return scheme_of(archive), system, root
 
 
@@ -114,7 +115,7 @@ def _other(scheme: str, system: Any, root: str) -> Iterator[Entry]:
 def _list_file(archive: str) -> Path:
     file = Path(archive.removeprefix(LIST)).expanduser()
     if not file.is_file():
-        raise ValueError(f"the list {file} is not a file")
+        raise ConfigurationError(f"the list {file} is not a file")
     return file
 
 
@@ -137,8 +138,8 @@ def _names(file: Path) -> Iterator[str]:
             try:
                 scheme_of(name)
                 uri = normal(name)
-            except ValueError as error:
-                raise ValueError(f"line {number} of {file}: {error}") from None
+            except ConfigurationError as error:
+                raise ConfigurationError(f"line {number} of {file}: {error}") from None
             digest = hashlib.blake2b(uri.encode(), digest_size=16).digest()
             if digest not in seen:
                 seen.add(digest)

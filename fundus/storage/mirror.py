@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from fundus.errors import MissingFile, UnusablePlace, usable
 from fundus.storage import entries
 from fundus.storage.buckets import pages
 from fundus.storage.entries import Entry
@@ -23,11 +24,13 @@ def written(place: Place, last: str = "bundle.json") -> Iterator[Path]:
     """A folder to write into: the place's own, or one that is sent to S3 once all is written.
 
     What is sent replaces what has its name, the file `last` after all others; what else lies there
-    stays. Nothing is sent where writing failed; OSError where sending does.
+    stays. Nothing is sent where writing failed. UnusablePlace where the place
+    cannot be written.
     """
     if isinstance(place, FolderPlace):
-        place.folder.mkdir(parents=True, exist_ok=True)
-        yield place.folder
+        with usable(f"{place.folder} cannot be written"):
+            place.folder.mkdir(parents=True, exist_ok=True)
+            yield place.folder
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -37,7 +40,7 @@ def written(place: Place, last: str = "bundle.json") -> Iterator[Path]:
             for file in sorted(files, key=lambda file: (file.name == last, file)):
                 place.put(file.relative_to(folder).as_posix(), file.read_bytes())
         except StorageFailed as failed:
-            raise OSError(f"{place.uri} cannot be written: {failed.reason}") from failed
+            raise UnusablePlace(f"{place.uri} cannot be written: {failed.reason}") from failed
 
 
 def mirrored(uri: str, *, suffixes: tuple[str, ...] = (), names: Set[str] | None = None) -> Path:
@@ -46,12 +49,12 @@ def mirrored(uri: str, *, suffixes: tuple[str, ...] = (), names: Set[str] | None
     Only what ends in one of the suffixes, in either case, or is one of the names, which must be
     there. Copied once a machine into the folder for temporary files, whatever processes ask at
     once: the copy is known by its names and ETags, so that a changed prefix is copied anew. The
-    folder's own name is the prefix's. ValueError or OSError, in a sentence, where it cannot be had.
+    folder's own name is the prefix's. ConfigurationError, in a sentence, where it cannot be had.
     """
     place = S3Place(*split_s3(uri))
     found = _listed(place, suffixes, names)
     if not found:
-        raise FileNotFoundError(f"{uri}: nothing to be read lies there")
+        raise MissingFile(f"{uri}: nothing to be read lies there")
     told = repr((place.uri, sorted((name, entry.etag) for name, entry in found.items())))
     cache = _cache()
     copy = cache / hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:24]
@@ -78,10 +81,10 @@ def _listed(place: S3Place, suffixes: tuple[str, ...], names: Set[str] | None) -
                 if name.lower().endswith(suffixes) if names is None else name in names:
                     found[checked_name(name)] = entries.of_listed(place.bucket, item)
     except StorageFailed as failed:
-        raise OSError(f"{place.uri} cannot be listed: {failed.reason}") from failed
+        raise UnusablePlace(f"{place.uri} cannot be listed: {failed.reason}") from failed
     for name in sorted(names or ()):
         if name not in found:
-            raise FileNotFoundError(f"{place.uri}/{checked_name(name)}: not there")
+            raise MissingFile(f"{place.uri}/{checked_name(name)}: not there")
     return found
 
 
@@ -90,7 +93,7 @@ def _copy(found: Mapping[str, Entry], folder: Path) -> None:
     for number, content in fetch_many(entry for _, entry in wanted):
         name, entry = wanted[number]
         if isinstance(content, FetchFailed):
-            raise OSError(f"{entry.uri}: {content.reason}")
+            raise UnusablePlace(f"{entry.uri}: {content.reason}")
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         # "x": two keys may be one path, as a//b and a/b are.
@@ -104,5 +107,5 @@ def _cache() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not this user's alone: remove it")
+        raise UnusablePlace(f"{folder} is not this user's alone: remove it")
     return folder

@@ -14,6 +14,7 @@ from typing import Any
 
 import fsspec
 
+from fundus.errors import ConfigurationError
 from fundus.storage import s3
 from fundus.storage.retry import PATIENT, Passing, Patience, Retry, StorageFailed, patiently
 from fundus.storage.uris import S3, decode, local_path, scheme_of, split_s3
@@ -151,15 +152,15 @@ def _read_other(uri: str, etag: str, start: int, stop: int | None) -> bytes:
 
 
 def other(uri: str) -> tuple[Any, str]:
-    """fsspec's way to a gs://, az:// or abfs:// URI: (filesystem, path); ValueError without one."""
+    """fsspec's way to a gs://, az:// or abfs:// URI: (filesystem, path); no other scheme."""
     scheme = scheme_of(uri)
     if scheme not in PACKAGES:
         known = ", ".join(f"{name}://" for name in ("s3", *PACKAGES))
-        raise ValueError(f"{scheme}:// is not read: give a folder or one of {known}")
+        raise ConfigurationError(f"{scheme}:// is not read: give a folder or one of {known}")
     try:
         return fsspec.core.url_to_fs(f"{scheme}://{decode(uri.partition('://')[2])}")
     except ImportError as error:
-        raise ValueError(f"{scheme}:// needs the package {PACKAGES[scheme]}") from error
+        raise ConfigurationError(f"{scheme}:// needs the package {PACKAGES[scheme]}") from error
 
 
 def other_etag(about: dict[str, Any]) -> str:

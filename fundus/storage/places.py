@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
+from fundus.errors import ConfigurationError
 from fundus.storage import s3
 from fundus.storage.folder_place import FolderPlace
 from fundus.storage.retry import PATIENT, StorageFailed, patiently
@@ -121,11 +122,11 @@ Place = FolderPlace | S3Place
 
 
 def place_at(uri: str) -> Place:
-    """The place at a path, file:// or s3:// URI, not looked at; ValueError for any other."""
+    """The place at a path, file:// or s3:// URI, not looked at. Other schemes are refused."""
     if scheme_of(uri) == S3:
         return S3Place(*split_s3(uri))
     if scheme_of(uri) not in ("", "file"):
-        raise ValueError(f"results lie in a folder or on s3://, not on {scheme_of(uri)}://")
+        raise ConfigurationError(f"results lie in a folder or on s3://, not on {scheme_of(uri)}://")
     return FolderPlace(local_folder(uri))
 
 
@@ -140,9 +141,9 @@ def open_place(uri: str) -> Place:
         try:
             s3.patient("list_objects_v2", PATIENT, **asked, MaxKeys=1)
         except StorageFailed as failed:
-            raise ValueError(f"nothing can lie in {place.uri}: {failed.reason}") from failed
+            raise ConfigurationError(f"nothing can lie in {place.uri}: {failed.reason}") from failed
     elif place.folder.exists() and not place.folder.is_dir():
-        raise ValueError(f"nothing can lie in {place.folder}: it is not a folder")
+        raise ConfigurationError(f"nothing can lie in {place.folder}: it is not a folder")
     return place
 
 

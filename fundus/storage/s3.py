@@ -11,6 +11,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
+from fundus.errors import ConfigurationError
 from fundus.storage.retry import PATIENT, Passing, Retry, StorageFailed, patiently
 
 FAILURES = (failures.ClientError, failures.BotoCoreError, ResponseParserError, HTTPError)
@@ -73,7 +74,7 @@ def _client(pid: int, stall_s: float, *environment: str | None) -> Any:
     try:
         return boto3.session.Session().client("s3", config=config)
     except failures.BotoCoreError as error:
-        raise ValueError(f"S3 is not configured: {error}") from None
+        raise ConfigurationError(f"S3 is not configured: {error}") from None
 
 
 def once(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:

@@ -8,22 +8,26 @@ import os
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
+from fundus.errors import ConfigurationError
+
 MEMBER = "!/"
 S3 = "s3"
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def scheme_of(uri: str) -> str:
-    """Its scheme; "" for a path of this machine. ValueError where the URI holds credentials."""
+    """Its scheme; "" for a path of this machine. A URI that holds credentials is refused."""
     scheme, found, rest = uri.partition("://")
     if not found:
         return ""
     if scheme != "file":
         # Never echoed: what follows may be a secret.
         if set("@:") & set(rest.partition("/")[0]):
-            raise ValueError(f"a {scheme}:// URI holds credentials: give them by the environment")
+            raise ConfigurationError(
+                f"a {scheme}:// URI holds credentials: give them by the environment"
+            )
         if "?" in rest:
-            raise ValueError(f"a {scheme}:// URI takes no options after a question mark")
+            raise ConfigurationError(f"a {scheme}:// URI takes no options after a question mark")
     return scheme
 
 
@@ -42,7 +46,7 @@ def decode(path: str) -> str:
 def normal(name: str) -> str:
     """The URI of the object at a path or URI, as listings have it: encoded; local links resolved.
 
-    Names of one object all give the same. ValueError for a name that no file can have.
+    Names of one object all give the same. ConfigurationError for a name that no file can have.
     """
     scheme, found, rest = name.partition("://")
     if found and scheme != "file":
@@ -57,12 +61,12 @@ def lies_in(uri: str, folder: str) -> bool:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """(bucket, key) of an s3:// URI. ValueError in a sentence for another, or without a bucket."""
+    """(bucket, key) of an s3:// URI. Another URI, or one without a bucket, is refused."""
     if scheme_of(uri) != S3:
-        raise ValueError("not an s3:// URI")
+        raise ConfigurationError("not an s3:// URI")
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket:
-        raise ValueError("an s3:// URI without a bucket: s3://bucket/prefix")
+        raise ConfigurationError("an s3:// URI without a bucket: s3://bucket/prefix")
     return bucket, decode(key)
 
 
@@ -83,12 +87,12 @@ def is_archive(uri: str) -> bool:
 
 
 def local_folder(uri: str) -> Path:
-    """A path or file:// URI as an absolute path, links resolved; ValueError for another scheme."""
+    """A path or file:// URI as an absolute path, links resolved. Other schemes are refused."""
     scheme = scheme_of(uri)
     if not scheme:
         return Path(uri).expanduser().resolve()
     if scheme != "file":
-        raise ValueError(f"{scheme}:// is no folder of this machine")
+        raise ConfigurationError(f"{scheme}:// is no folder of this machine")
     return Path(local_path(uri)).resolve()
 
 
@@ -98,7 +102,7 @@ def local_path(uri: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """The name, where it lies below its place; ValueError where it leads out."""
+    """The name, where it lies below its place; ConfigurationError where it leads out."""
     if not name or name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"{name!r} is no name below a place")
+        raise ConfigurationError(f"{name!r} is no name below a place")
     return name

@@ -5,11 +5,9 @@ A learner (fundus.training.source, .adaptation) brings `stateful` parts, `batche
 """
 
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +18,8 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, prepare_model
 from torch import nn
 
+from fundus.runtime import logs
+from fundus.runtime.workers import Workers
 from fundus.storage.places import open_place
 
 log = logging.getLogger(__name__)
@@ -51,34 +51,6 @@ PREEMPTION_EVERY = 5
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_MAX_": "0"}
 """glibc gives large tensors back after each step; on a CPU the page faults took half the time."""
-
-TRAIN_LEAVES_THE_LOG = {
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-}
-"""Else Ray Train puts handlers of its own, which print plain text, in the place of the job's."""
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Where a training runs."""
-
-    least: int = 1
-    """Data-parallel workers without which no training starts."""
-    most: int = 1
-    """As many as are used where there are machines for them. They come and go: a training that
-    loses some goes on with the rest, from its last checkpoint."""
-    gpu: bool = False
-    """One GPU for each worker. Written for GPUs, not run on one yet."""
-    cpus: float = 1
-    """CPUs reserved for each worker."""
-    failures: int = 3
-    """Deaths of a worker survived before the training gives up; of a machine whose end was
-    announced, any number."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.most:
-            raise ValueError(f"{self.least} to {self.most} workers; give 1 or more, least first")
 
 
 def fit(
@@ -113,7 +85,7 @@ def fit(
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=workers.failures),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            worker_runtime_env={"env_vars": KEEP_MEMORY | name_run(name)},  # type: ignore[call-arg]
+            worker_runtime_env={"env_vars": KEEP_MEMORY | logs.name_run(name)},  # type: ignore[call-arg]
         ),
     )
     checkpoint = trainer.fit().checkpoint
@@ -191,39 +163,10 @@ def synchronised(network: nn.Module) -> nn.Module:
     return prepare_model(network)
 
 
-def name_run(name: str) -> dict[str, str]:
-    """With FUNDUS_LOG=json, name the run in this process's log; what a worker's must know of it."""
-    if not _json_log():
-        return {}
-    named = {"FUNDUS_LOG": "json", "FUNDUS_RUN_ID": name} | TRAIN_LEAVES_THE_LOG
-    os.environ.update(named)
-    return named
-
-
-def show_log() -> None:
-    """Print the library's own log, plainly; for the first worker, so that lines come once.
-
-    With FUNDUS_LOG=json it is Ray's to print, as the job's `ray.init` was told.
-    """
-    logger = logging.getLogger("fundus")
-    if _json_log():
-        logger.setLevel(logging.INFO)
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-
-def _json_log() -> bool:
-    return os.environ.get("FUNDUS_LOG") == "json"
-
-
 def _worker(config: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     if rank == 0:
-        show_log()
+        logs.show()
     else:
         logging.getLogger("fundus").setLevel(logging.WARNING)
     learner = config["make_learner"]()

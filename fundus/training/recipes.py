@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from fundus.augmentation.augment import NAMED as AUGMENTATIONS
+from fundus.errors import ConfigurationError
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Preprocessing
 from fundus.models.networks import DeepLabConfig, NetworkConfig, UNetConfig
 from fundus.models.thresholds import Thresholds
@@ -69,9 +70,11 @@ class Recipe:
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
         _check_share(self, "cup_warp", "without_disc", "average", "looks")
         if self.members > 1 and not isinstance(self.network, DeepLabConfig):
-            raise ValueError("several members are for the segmenter's DeepLab")
+            raise ConfigurationError("several members are for the segmenter's DeepLab")
         if self.side % 16:
-            raise ValueError(f"side is {self.side}; the networks halve it four times: give 16 x n")
+            raise ConfigurationError(
+                f"side is {self.side}; the networks halve it four times: give 16 x n"
+            )
 
     def described(self) -> dict[str, Any]:
         """JSON-ready values, for the bundle."""
@@ -140,7 +143,7 @@ class AdaptationRecipe:
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
         _check_share(self, "target_batch_norm", "target_look", "cup_warp", "average")
         if min(self.adversarial_weight, self.pseudo_weight) < 0:
-            raise ValueError("adversarial_weight and pseudo_weight are 0 or more")
+            raise ConfigurationError("adversarial_weight and pseudo_weight are 0 or more")
 
     def described(self) -> dict[str, Any]:
         """JSON-ready values, for the bundle."""
@@ -250,7 +253,7 @@ def changed(book: RecipeBook, role: str, changes: Sequence[str]) -> RecipeBook:
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals:
-            raise ValueError(f"--change {change!r}: give field=value")
+            raise ConfigurationError(f"--change {change!r}: give field=value")
         recipe = _put(getattr(book, entry), name, _value(text))
         book = replace(book, **{entry: recipe})
         if name == "side":
@@ -264,7 +267,7 @@ def _put(recipe: Any, name: str, value: Any) -> Any:
     head, _, rest = name.partition(".")
     if head not in {f.name for f in fields(recipe)}:
         known = ", ".join(f.name for f in fields(recipe))
-        raise ValueError(f"--change {name}: {type(recipe).__name__} has {known}")
+        raise ConfigurationError(f"--change {name}: {type(recipe).__name__} has {known}")
     now = getattr(recipe, head)
     if rest:
         value = _put(now, rest, value)
@@ -273,7 +276,7 @@ def _put(recipe: Any, name: str, value: Any) -> Any:
     elif isinstance(value, list):
         value = tuple(value)
     if now is not None and type(value) is not type(now):
-        raise ValueError(f"--change {name}: {value!r} is not of the kind of {now!r}")
+        raise ConfigurationError(f"--change {name}: {value!r} is not of the kind of {now!r}")
     return replace(recipe, **{head: value})
 
 
@@ -287,15 +290,15 @@ def _value(text: str) -> Any:
 def _check_positive(recipe: Any, *names: str) -> None:
     for name in names:
         if getattr(recipe, name) <= 0:
-            raise ValueError(f"{name} is {getattr(recipe, name)}; give more than 0")
+            raise ConfigurationError(f"{name} is {getattr(recipe, name)}; give more than 0")
 
 
 def _check_share(recipe: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(recipe, name) <= 1:
-            raise ValueError(f"{name} is {getattr(recipe, name)}; give 0 to 1")
+            raise ConfigurationError(f"{name} is {getattr(recipe, name)}; give 0 to 1")
 
 
 def _check_choice(name: str, value: str, known: Any) -> None:
     if value not in known:
-        raise ValueError(f"{name} is {value!r}; give one of {', '.join(known)}")
+        raise ConfigurationError(f"{name} is {value!r}; give one of {', '.join(known)}")

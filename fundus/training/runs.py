@@ -16,18 +16,19 @@ from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.public import anchored, open_set
 from fundus.datasets.samples import LabelledSet
+from fundus.errors import ConfigurationError
 from fundus.models import bundle as bundles
 from fundus.models import networks
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
 from fundus.models.confidence import Calibration
 from fundus.models.networks import DeepLabConfig, Discriminator, EnsembleConfig, NetworkConfig
+from fundus.runtime.workers import Workers, on_a_worker
 from fundus.storage.mirror import written
 from fundus.storage.places import open_place, place_at
 from fundus.training import certainty, curves, gate, loop
 from fundus.training.adaptation import AdaptationLearner
-from fundus.training.loop import Row, Workers
+from fundus.training.loop import Row
 from fundus.training.recipes import AdaptationRecipe, Recipe, RecipeBook
-from fundus.training.session import on_a_worker
 from fundus.training.source import SourceLearner
 from fundus.training.targets import target_crops, unlabelled
 
@@ -56,11 +57,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.role not in (DETECTOR, SOURCE_ONLY):
-            raise ValueError(f"train {DETECTOR} or {SOURCE_ONLY}, not {self.role!r}")
+            raise ConfigurationError(f"train {DETECTOR} or {SOURCE_ONLY}, not {self.role!r}")
         if self.encoder and not self.encoder.is_file():
-            raise ValueError(f"--encoder {self.encoder}: no such file")
+            raise ConfigurationError(f"--encoder {self.encoder}: no such file")
         if self.start and (self.role == DETECTOR or self.encoder or self.from_scratch):
-            raise ValueError("--start is for the segmenter, without --encoder or --from-scratch")
+            raise ConfigurationError(
+                "--start is for the segmenter, without --encoder or --from-scratch"
+            )
 
 
 @dataclass(frozen=True)
@@ -354,7 +357,7 @@ def _first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:
         try:
             networks.start_from_imagenet(network, config.encoder)
         except OSError as error:
-            raise ValueError(
+            raise ConfigurationError(
                 f"the ImageNet weights could not be had ({error}); give a file with --encoder, or"
                 " --from-scratch"
             ) from error
@@ -365,9 +368,13 @@ def _labelled(spec: str) -> LabelledSet:
     labelled = open_set(spec)
     without = sum(not s.structures for s in labelled.samples)
     if without:
-        raise ValueError(f"{spec}: {without} of {len(labelled.samples)} pictures have no mask")
+        raise ConfigurationError(
+            f"{spec}: {without} of {len(labelled.samples)} pictures have no mask"
+        )
     if len(labelled.samples) < batches.HELD_BACK:
-        raise ValueError(f"{spec}: give at least {batches.HELD_BACK} pictures, one to validate on")
+        raise ConfigurationError(
+            f"{spec}: give at least {batches.HELD_BACK} pictures, one to validate on"
+        )
     return labelled
 
 

@@ -8,6 +8,7 @@ import torch
 
 from fundus.datasets.batches import Crops
 from fundus.datasets.samples import LabelledSet
+from fundus.errors import ConfigurationError
 from fundus.images import roi
 from fundus.models.bundle import Bundle
 from fundus.models.predictor import Predictor
@@ -40,7 +41,7 @@ def target_crops(target: LabelledSet, bundle: Bundle, *, precropped: bool) -> Cr
             images.append(roi.crop(image, place, side))
     log.info("%s: disc found in %d of %d frames", target.name, len(ids), len(target.samples))
     if not images:
-        raise ValueError(
+        raise ConfigurationError(
             f"{target.name}: no disc found in any frame, so there is nothing to adapt to"
         )
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

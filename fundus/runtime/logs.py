@@ -12,17 +12,23 @@ import ray
 
 RUN_ID = "FUNDUS_RUN_ID"
 
+TRAIN_LEAVES_THE_LOG = {
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+}
+"""Else Ray Train puts handlers of its own, which print plain text, in the place of the job's."""
+
 
 def ray_options() -> dict[str, Any]:
     """Arguments for `ray.init`; none unless FUNDUS_LOG is json."""
-    if os.environ.get("FUNDUS_LOG") != "json":
+    if not _as_json():
         return {}
     mark_records()
     return {
         "logging_config": ray.LoggingConfig(
             encoding="JSON", additional_log_standard_attrs=["name"]
         ),
-        "runtime_env": {"worker_process_setup_hook": "fundus.screening.logs.mark_records"},
+        "runtime_env": {"worker_process_setup_hook": "fundus.runtime.logs.mark_records"},
     }
 
 
@@ -31,10 +37,26 @@ def name_run(run_id: str) -> dict[str, str]:
 
     Nothing unless FUNDUS_LOG is json.
     """
-    if os.environ.get("FUNDUS_LOG") != "json":
+    if not _as_json():
         return {}
-    os.environ[RUN_ID] = run_id
-    return {RUN_ID: run_id}
+    named = {"FUNDUS_LOG": "json", RUN_ID: run_id} | TRAIN_LEAVES_THE_LOG
+    os.environ.update(named)
+    return named
+
+
+def show() -> None:
+    """Print the library's own log, plainly; for the first worker, so that lines come once.
+
+    With FUNDUS_LOG=json it is Ray's to print, as the job's `ray.init` was told.
+    """
+    logger = logging.getLogger("fundus")
+    logger.setLevel(logging.INFO)
+    if _as_json():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
 
 
 def mark_records() -> None:
@@ -47,3 +69,7 @@ def mark_records() -> None:
         return record
 
     logging.setLogRecordFactory(marked)
+
+
+def _as_json() -> bool:
+    return os.environ.get("FUNDUS_LOG") == "json"

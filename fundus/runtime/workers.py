@@ -1,18 +1,41 @@
-"""How a training job meets Ray: its arguments, a local Ray where no cluster is given, and work that
-is done on a worker instead of the head."""
+"""The workers of a training: how many there are, where they run, and whether they will ever fit."""
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import RayTaskError
 
-from fundus.training.loop import Workers
+from fundus.errors import ConfigurationError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where a training runs."""
+
+    least: int = 1
+    """Data-parallel workers without which no training starts."""
+    most: int = 1
+    """As many as are used where there are machines for them. They come and go: a training that
+    loses some goes on with the rest, from its last checkpoint."""
+    gpu: bool = False
+    """One GPU for each worker. Written for GPUs, not run on one yet."""
+    cpus: float = 1
+    """CPUs reserved for each worker."""
+    failures: int = 3
+    """Deaths of a worker survived before the training gives up; of a machine whose end was
+    announced, any number."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.most:
+            raise ConfigurationError(
+                f"{self.least} to {self.most} workers; give 1 or more, least first"
+            )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,45 +47,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def workers(given: argparse.Namespace) -> Workers:
-    """The workers that the arguments ask for; ValueError in one sentence."""
+    """The workers that the arguments ask for; ConfigurationError in one sentence."""
     least, dash, most = given.workers.partition("-")
     if not (least.isdecimal() and (most.isdecimal() if dash else True)):
-        raise ValueError(f"--workers {given.workers}: give a number, or a range as 1-4")
+        raise ConfigurationError(f"--workers {given.workers}: give a number, or a range as 1-4")
     return Workers(int(least), int(most or least), gpu=given.gpu, cpus=given.cpus)
 
 
 def check_room(workers: Workers, resources: Mapping[str, float]) -> None:
-    """ValueError where the fewest workers want more CPUs or GPUs than there are or will ever be.
+    """Refuse workers, the fewest of them, that want more CPUs or GPUs than there will ever be.
 
     Without it such a training waits for them without end. `resources` are those of
-    `fundus.screening.placement.reachable`.
+    `fundus.runtime.resources.reachable`.
     """
     wanted = {"CPU": workers.least * workers.cpus, "GPU": workers.least * int(workers.gpu)}
     for name, amount in wanted.items():
         if amount > resources.get(name, 0):
-            raise ValueError(
+            raise ConfigurationError(
                 f"{workers.least} worker(s) want {amount:g} {name}s, and there are"
                 f" {resources.get(name, 0):g}: ask for less by --workers, --cpus or without --gpu;"
                 " where nodes come on demand, say in FUNDUS_GROWS_TO how many may come"
             )
-
-
-@contextmanager
-def ray_session(**options: Any) -> Iterator[None]:
-    """A running Ray: the cluster that the environment names, or one on this machine, closed after.
-
-    A Ray that is running already in this process is used and left running. `options` are those of
-    `ray.init`.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    # Without the dashboard (on 127.0.0.1 alone) Ray Train logs a failed query each second.
-    ray.init(log_to_driver=True, **options)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def on_a_worker(workers: Workers, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""What screening counts for Prometheus, beside Ray's own metrics; nothing without a Ray.
+"""What jobs count for Prometheus, beside Ray's own metrics; nothing without a Ray.
 
 Counters alone: rates and shares are the reader's queries (`deploy/grafana/fundus.json`). Ray
 exports each with the prefix `ray_` and the suffix `_total`, at the ports of its nodes' agents.

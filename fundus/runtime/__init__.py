@@ -1,0 +1,1 @@
+"""What screening and training share of a running Ray: session, workers, logs, metrics."""
