@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fundus.errors import UnusablePlace
 from fundus.storage import mirror
 from fundus.storage.mirror import mirrored, written
 from fundus.storage.places import S3Place, open_place
@@ -98,7 +99,7 @@ def test_a_cache_that_others_may_write_is_refused(place: S3Place, temporary: Pat
     planted = temporary / f"fundus-{os.getuid()}"
     planted.mkdir()
     planted.chmod(0o777)
-    with pytest.raises(PermissionError, match="not this user's alone"):
+    with pytest.raises(UnusablePlace, match="not this user's alone"):
         mirrored(place.uri, suffixes=PNG)
 
 
