@@ -150,8 +150,7 @@ def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | Non
 
     history = loop.run_epochs(learner, recipe.epochs, after_epoch=tell)
     if learner.conventions:
-        offsets = learner.conventions.offsets.detach()
-        offsets = offsets - offsets.mean(0)
+        offsets = learner.conventions.centred().detach()
         print("    offsets", {n: offsets[i].tolist() for n, i in learner.conventions.index.items()})
     weights = {k: v.contiguous() for k, v in learner.average.module.state_dict().items()}
     figures = {k: round(v, 4) for k, v in history[-1].items() if k != "seconds"}

@@ -37,18 +37,26 @@ def test_an_unknown_cup_pulls_nowhere_and_its_disc_as_ever() -> None:
     assert disc == rim_disc
 
 
+def of_sets(**vcdr: float) -> Crops:
+    """One picture of each set, with its vCDR; NaN where the set outlines no cup."""
+    blank = torch.zeros(len(vcdr))
+    return Crops(tuple(vcdr), blank, blank, np.array(list(vcdr.values())), tuple(vcdr))
+
+
 def test_each_set_has_its_offset_and_an_unknown_one_the_consensus() -> None:
-    conventions = Conventions(["b", "a", "b"])
+    """A set that outlines the disc alone has no part in the consensus on cups."""
+    conventions = Conventions(of_sets(a=0.5, b=0.5, discs=np.nan))
     with torch.no_grad():
-        conventions.offsets.copy_(torch.tensor([[1.0, 3.0], [2.0, -1.0]]))
-    offsets = conventions(["a", "b", "elsewhere"])
-    assert torch.allclose(offsets, torch.tensor([[-0.5, 2.0], [0.5, -2.0], [0.0, 0.0]]))
+        conventions.offsets.copy_(torch.tensor([[1.0, 3.0], [2.0, -1.0], [6.0, 50.0]]))
+    offsets = conventions(["a", "b", "discs", "elsewhere"])
+    expected = torch.tensor([[-2.0, 2.0], [-1.0, -2.0], [3.0, 0.0], [0.0, 0.0]])
+    assert torch.allclose(offsets, expected)
 
 
 def test_experts_who_disagree_leave_the_network_their_mean() -> None:
     """One draws every pixel as cup, one none; the network alone must side with neither."""
     torch.manual_seed(0)
-    network, conventions = Level(), Conventions(["large", "small"])
+    network, conventions = Level(), Conventions(of_sets(large=0.9, small=0.1))
     optimiser = torch.optim.Adam([*network.parameters(), *conventions.parameters()], lr=0.1)
     labels = torch.ones(2, 16, 16, dtype=torch.uint8)
     labels[0] = 2

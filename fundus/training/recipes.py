@@ -227,12 +227,24 @@ def quick() -> RecipeBook:
 
 
 def laptop() -> RecipeBook:
-    """What ships in the package: `quick`, with three segmenters that answer together."""
+    """What ships in the package: three segmenters that answer together, from several sets.
+
+    Sampling and thresholds were chosen by the mean over four cameras, each left out in turn
+    (docs/experiments.md, L0 to L3).
+    """
     book = quick()
     return replace(
         book,
-        segmenter=replace(book.segmenter, name="laptop", members=3),
-        adaptation=replace(book.adaptation, name="laptop"),
+        segmenter=replace(
+            book.segmenter,
+            name="laptop",
+            members=3,
+            draws=512,
+            balance_sets=True,
+            average=0.98,
+        ),
+        adaptation=replace(book.adaptation, name="laptop", balance_sets=True),
+        thresholds=replace(book.thresholds, disc=0.5, cup=0.6),
     )
 
 

@@ -87,7 +87,7 @@ class SourceLearner:
         self.recipe, self.train, self.validation = recipe, train, validation
         self.rank, self.world, self.seed = rank, world, recipe.seed
         self.network = network
-        self.conventions = Conventions(train.sets) if recipe.conventions else None
+        self.conventions = Conventions(train) if recipe.conventions else None
         self.optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
         if self.conventions:
             faster = CONVENTIONS_RATE * recipe.learning_rate
@@ -153,19 +153,29 @@ class SourceLearner:
 class Conventions(nn.Module):
     """What sets the experts of one data set apart: an offset of its own on each logit, in training.
 
-    Offsets have mean 0 over the sets, so that the network alone, which is all that is kept, draws
-    the consensus: what it draws for a camera of which it has learned nothing.
+    The offsets of a structure have mean 0 over the sets that outline it, so that the network alone,
+    which is all that is kept, draws the consensus: what it draws for a camera of which it has
+    learned nothing.
     """
 
-    def __init__(self, sets: Sequence[str], outputs: int = 2) -> None:
+    def __init__(self, crops: Crops) -> None:
         super().__init__()
-        self.index = {name: i for i, name in enumerate(sorted(set(sets)))}
-        self.offsets = nn.Parameter(torch.zeros(len(self.index), outputs))
+        names = np.array(crops.sets)
+        self.index = {str(name): i for i, name in enumerate(np.unique(names))}
+        cups = [bool(np.isfinite(crops.vcdr[names == name]).any()) for name in self.index]
+        self.outlined = torch.tensor([[True, cup] for cup in cups])
+        """(sets, 2) bool: which structures each set outlines, disc then cup."""
+        self.offsets = nn.Parameter(torch.zeros(len(cups), 2))
+
+    def centred(self) -> Tensor:
+        """(sets, 2) offsets of mean 0; 0 for a structure that the set does not outline."""
+        weight = self.outlined.float()
+        mean = (self.offsets * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
+        return (self.offsets - mean) * weight
 
     def forward(self, sets: Sequence[str]) -> Tensor:
-        """The data set of N pictures -> (N, outputs) to add to the logits; 0 for an unknown set."""
-        centred = self.offsets - self.offsets.mean(dim=0)
-        known = torch.cat([centred, torch.zeros_like(centred[:1])])
+        """The data set of N pictures -> (N, 2) to add to the logits; 0 for an unknown set."""
+        known = torch.cat([self.centred(), torch.zeros(1, 2)])
         return known[[self.index.get(name, -1) for name in sets]]
 
 
