@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         folder = given.out / camera
         if bundles.exists(folder):
-            bundle = bundles.load(folder)
+            bundle = with_levels(bundles.load(folder), book)
         elif given.learn and trained:
             bundle = trained
         else:
@@ -302,7 +302,7 @@ def adapt_all(data: Data, book: RecipeBook, out: Path, cameras: Iterable[str]) -
     """Adapt the bundle of each left-out camera to it; print both bundles' figures and the gate."""
     before, after, passed = {}, {}, {}
     for camera in cameras:
-        bundle = bundles.load(out / camera)
+        bundle = with_levels(bundles.load(out / camera), book)
         adapted, checks = adapt(data, bundle, book, camera)
         crops = data.scored(CAMERAS[camera][0], book)
         before[camera], after[camera] = (
@@ -316,6 +316,13 @@ def adapt_all(data: Data, book: RecipeBook, out: Path, cameras: Iterable[str]) -
     return 0
 
 
+def with_levels(bundle: Bundle, book: RecipeBook) -> Bundle:
+    """The bundle with the recipe's thresholds for disc and cup."""
+    found = bundle.thresholds
+    levels = replace(book.thresholds, disc_found=found.disc_found, confidence=found.confidence)
+    return replace(bundle, thresholds=levels)
+
+
 def assembled(detector: Bundle, book: RecipeBook, parts: Sequence[Network]) -> Bundle:
     """The trained members as one bundle, with the detector."""
     network = parts[0]
@@ -325,11 +332,9 @@ def assembled(detector: Bundle, book: RecipeBook, parts: Sequence[Network]) -> B
             f"members.{i}.{k}": v for i, part in enumerate(parts) for k, v in part.weights.items()
         }
         network = replace(network, config=config, weights=weights)
-    preprocessing = replace(book.preprocessing, detector_side=detector.preprocessing.detector_side)
-    found = detector.thresholds
-    levels = replace(book.thresholds, disc_found=found.disc_found, confidence=found.confidence)
-    known = replace(detector, preprocessing=preprocessing, thresholds=levels)
-    return known.with_network(SOURCE_ONLY, network)
+    side = detector.preprocessing.detector_side
+    known = replace(detector, preprocessing=replace(book.preprocessing, detector_side=side))
+    return with_levels(known, book).with_network(SOURCE_ONLY, network)
 
 
 if __name__ == "__main__":
