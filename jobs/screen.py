@@ -9,7 +9,8 @@
 The archive is a folder, s3://bucket/prefix (gs://, az:// where fsspec's plugin is installed) or
 @FILE, a text file with a URI a line; zip and tar files in it are looked into. The Parquet files
 that hold the newest row of every picture are named in <results>/current.json. The same command
-again does what is missing, after a kill too. Credentials come from the standard AWS chain;
+again does what is missing, after a kill too. A page for graders is written beside them, see
+jobs/report.py. Credentials come from the standard AWS chain;
 pseudonyms from the key in the environment variable FUNDUS_PSEUDONYM_KEY.
 
 Exit codes: 0 every object has its row, failed pictures included; 2 bad configuration; 3 done, but
@@ -26,9 +27,11 @@ from pathlib import Path
 from fundus.errors import ConfigurationError
 from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
+from fundus.report import run as pages
 from fundus.runtime.session import ray_session
 from fundus.screening import pipeline, report, standing
 from fundus.screening.settings import GRADABILITY, Screening
+from fundus.storage.places import open_place
 
 HELD = 5
 
@@ -41,6 +44,8 @@ class Config:
     bundle: bundles.Bundle
     status: bool
     """Only tell how things stand."""
+    report: bool
+    """Write the report of the run beside its rows."""
     max_failure_rate: float
     """Share of failed rows from which the exit code is 3."""
 
@@ -67,6 +72,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     )
     add("--retry-failed", action="store_true", help="screen failed objects anew")
     add("--max-failure-rate", type=float, default=1.0, metavar="SHARE", help="then exit code 3")
+    add("--no-report", dest="report", action="store_false", help="write no page for graders")
     add("--precropped", action="store_true", help="the pictures are disc crops already")
     add("--gradability", choices=GRADABILITY, default="refuse", help="of pictures that show little")
     add("--limit", type=int, metavar="N", help="only the first N objects")
@@ -95,7 +101,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     )
     bundle = bundles.load(given.bundle)
     screening.check(bundle)
-    return Config(screening, bundle, given.status, given.max_failure_rate)
+    return Config(screening, bundle, given.status, given.report, given.max_failure_rate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,6 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"screen: {error}", file=sys.stderr)
         return 2
     print(report.readable(summary))
+    if config.report and summary.rows:
+        sources = pages.sources(config.screening.uri_map) if config.screening.uri_map else None
+        place = open_place(config.screening.results)
+        written = pages.write(place, pages.Config(summary.run_id), sources=sources)
+        print(f"report: {written.uri}")
     if summary.exit_code:
         print(
             f"screen: {summary.failure_rate:.1%} of the rows failed, more than the"

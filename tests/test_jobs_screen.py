@@ -49,6 +49,8 @@ def test_failed_pictures_are_rows_and_no_failure_of_the_job_unless_too_many(
     out = capsys.readouterr().out
     assert "2 objects listed, 2 rows new" in out and "it seems to be text" in out
     assert "results/current.json names the files" in out
+    (page,) = (tmp_path / "results").glob("reports/*/index.html")
+    assert page.as_uri() in out and "it seems to be text" in page.read_text()
     assert job("screen")([*arguments, "--status"]) == 0
     assert "missing: 0 objects" in capsys.readouterr().out
     (archive / "worse.jpg").write_text("text too")

@@ -42,6 +42,7 @@ SMALLER = {
     "calibrate.py": [],
     "evaluate.py": ["--limit", "2"],
     "screen.py": [],
+    "report.py": [],
 }
 
 

@@ -16,7 +16,9 @@ SIDE = 512
 CROP_SIDE = 205
 """Pixels of a disc crop's side: crops span about 0.4 of the field."""
 COLOUR = ("red", "green", "blue")
-"""What is measured to tell one camera's pictures from another's; no threshold is on it."""
+"""The mean colour of the field: no threshold is on it, yet it tells cameras apart."""
+LOOK = {"sharpness": "sharpness"} | {f"field_{name}": name for name in COLOUR}
+"""Columns of a row that tell one camera's pictures from another's, and their measures."""
 RIM = 0.92
 """Share of the radius that is measured: beyond lie the border's edge and the camera's notch."""
 

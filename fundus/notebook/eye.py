@@ -29,6 +29,12 @@ class Eye:
     """A sentence on the status; None where it is "ok"."""
     quality: float | None = None
     """Gradability, 0 to 1."""
+    sharpness: float | None = None
+    """Contrast of fine structure in the field."""
+    field_red: float | None = None
+    """Mean red of the field, 0 to 255; the next two are its green and blue."""
+    field_green: float | None = None
+    field_blue: float | None = None
     laterality: str | None = None
     """"OD" (right eye) or "OS" (left eye)."""
     disc_confidence: float | None = None

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,10 @@ def _measured(
     flags: tuple[str, ...] = ()
     if gradability != "off":
         grade = quality.assess(image, crop=precropped)
-        eye = replace(eye, quality=grade.score)
+        look: dict[str, Any] = {
+            column: grade.measures.get(name) for column, name in quality.LOOK.items()
+        }
+        eye = replace(eye, quality=grade.score, **look)
         if grade.reason and gradability == "refuse":
             return replace(eye, status="ungradable", reason=grade.reason)
         flags = (POOR,) if grade.reason else ()

@@ -11,9 +11,7 @@ import pyarrow as pa
 from fundus.errors import ConfigurationError
 from fundus.images import roi
 from fundus.images.roi import Roi
-from fundus.ledger import current as pointer
-from fundus.ledger import row, runs
-from fundus.storage.places import Place, open_place
+from fundus.ledger import row, table
 
 if TYPE_CHECKING:
     import pandas
@@ -70,15 +68,7 @@ def read_results(place: str, *, columns: list[str] | None = None) -> Results:
     unknown = sorted(set(columns or ()) - set(row.SCHEMA.names))
     if unknown:
         raise ConfigurationError(f"a row has no column {unknown[0]!r}")
-    return Results(current_rows(open_place(place), columns))
-
-
-def current_rows(place: Place, columns: list[str] | None = None) -> pa.Table:
-    """The current rows of an open place; ConfigurationError where no run has been published."""
-    found, etag = pointer.read(place)
-    if etag is None:
-        raise ConfigurationError(f"{place.uri} holds no results yet: screen into it first")
-    return runs.read_current(place, found, columns or row.SCHEMA.names)
+    return Results(table.read(place, columns))
 
 
 def mask_of(one: Mapping[str, Any], *, in_frame: bool = False) -> np.ndarray:

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from fundus.anatomy.postprocess import NO_DISC
 from fundus.anatomy.risk import RiskModel
 from fundus.images import roi
+from fundus.images.quality import LOOK
 from fundus.ledger import row
 from fundus.ledger.runs import Run
 from fundus.models.measuring import Measured, measure_maps
 from fundus.models.thresholds import Thresholds
 from fundus.runtime import metrics
 from fundus.screening.columns import Batch, indices, roi_of, say, writable
-from fundus.screening.reading import LOOK
 from fundus.storage.places import open_place
 
 POOR = "poor_quality"

@@ -8,6 +8,7 @@ import numpy as np
 from fundus.images import quality
 from fundus.images.decode import Refused
 from fundus.images.picture import Picture
+from fundus.images.quality import LOOK
 from fundus.images.sandbox import Decoder
 from fundus.ledger import row
 from fundus.runtime import metrics
@@ -25,17 +26,13 @@ FRAMES_TOGETHER = 4
 """Pictures that are held before they go on; a frame of 12 megapixels takes 36 MB."""
 
 
-LOOK = {"sharpness": "sharpness"} | {f"field_{name}": name for name in quality.COLOUR}
-"""Columns that tell one camera's pictures from another's, and quality's names for them."""
-
-
 class Read:
     """source, uri, etag, size, status, error -> a row a picture: fetched, decoded and graded.
 
     + frame, frames, width, height, image (HWC uint8 RGB, upright), quality (0 to 1), poor, the
     columns of `LOOK`, and what the file says of the picture: laterality, spacing_mm, subject,
-    manufacturer, model, header. Entries that the
-    inventory refused keep its status. Nothing but a bad object is caught here.
+    manufacturer, model, header. Entries that the inventory refused keep its status. Nothing but a
+    bad object is caught here.
     """
 
     def __init__(

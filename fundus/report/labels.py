@@ -1,0 +1,145 @@
+"""A grader's exported verdicts as a manifest: labels for calibration, pictures for training."""
+
+import csv
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fundus.errors import ConfigurationError
+from fundus.ledger import table
+from fundus.notebook.results import mask_of
+from fundus.report.pictures import originals
+from fundus.storage.places import Place
+
+AGREE, DISAGREE, UNGRADABLE = VERDICTS = ("agree", "disagree", "ungradable")
+SUSPECT, CALLS = "suspect", ("suspect", "not suspect")
+NEEDED = ("uri", "frame", "run_id", "call", "verdict", "outline", "note")
+COLUMNS = ("image", "mask", "annotation", "id", "set", "glaucoma", "laterality", "note")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a file of verdicts."""
+
+    manifest: Path
+    counts: Mapping[str, int]
+    """Verdicts by word; `gone`: those whose picture or row cannot be had any more."""
+    masks: int
+
+    @property
+    def sentence(self) -> str:
+        """For a terminal."""
+        counted = ", ".join(f"{count} {word}" for word, count in self.counts.items())
+        return f"{counted or 'no verdict'}; {self.masks} with a mask: {self.manifest}"
+
+
+def write(
+    place: Place, verdicts: Path, folder: Path, sources: Mapping[str, str] | None = None
+) -> Made:
+    """Write `manifest.csv`, `images/` and `masks/` into a folder, for `manifest:` sets.
+
+    The label is the grader's: `glaucoma` is 1 where the grader calls the eye a suspect, by agreeing
+    with the page or by contradicting it, and 0 where not. Eyes called ungradable are left out. The
+    page's own mask comes along where the grader agreed and did not call the outline wrong. Pictures
+    are written as PNG, whole; they are pictures of patients and stay where you put them.
+
+    Args:
+        place: the results place that the report was written from.
+        verdicts: the CSV file that the report exported.
+        folder: made if it is not there.
+        sources: where the bytes of a URI lie, for rows whose URIs are pseudonyms.
+
+    Raises:
+        ConfigurationError: the file is no export of a report, or holds an unknown word.
+    """
+    given = _read(verdicts)
+    rows = {(one["uri"], one["frame"]): one for one in _rows(place, given)}
+    counts = Counter(one["verdict"] for one in given)
+    wanted = [one for one in given if one["verdict"] in (AGREE, DISAGREE)]
+    known = [one for one in wanted if (one["uri"], int(one["frame"])) in rows]
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    found = [rows[one["uri"], int(one["frame"])] for one in known]
+    lines = [
+        _sample(folder, number, verdict, row, picture)
+        for number, (verdict, row, picture) in enumerate(
+            zip(known, found, originals(found, sources), strict=True), start=1
+        )
+        if picture is not None
+    ]
+    counts["gone"] = len(wanted) - len(lines)
+    manifest = folder / "manifest.csv"
+    with manifest.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    return Made(manifest, +counts, sum(bool(line["mask"]) for line in lines))
+
+
+def _read(verdicts: Path) -> list[dict[str, str]]:
+    """The lines that hold a verdict, checked."""
+    with verdicts.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = set(NEEDED) - set(reader.fieldnames or ())
+        if missing:
+            raise ConfigurationError(
+                f"{verdicts} has no column {min(missing)}: give a file that a report exported"
+            )
+        lines = [one for one in reader if one["verdict"]]
+    for number, one in enumerate(lines, start=1):
+        for column, words in (("verdict", VERDICTS), ("call", CALLS)):
+            if one[column] not in words:
+                raise ConfigurationError(
+                    f"{verdicts}: verdict {number} has the unknown {column} {one[column]!r};"
+                    f" known are {', '.join(words)}"
+                )
+        if not one["frame"].isdigit():
+            raise ConfigurationError(f"{verdicts}: verdict {number} names no frame")
+    return lines
+
+
+def _rows(place: Place, given: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The rows that the verdicts are on; one that was screened anew since is another row."""
+    current = table.read(place.uri)
+    uris, runs = {one["uri"] for one in given}, {one["run_id"] for one in given}
+    keep = [
+        uri in uris and run in runs
+        for uri, run in zip(current["uri"].to_pylist(), current["run_id"].to_pylist(), strict=True)
+    ]
+    return current.filter(keep).to_pylist()
+
+
+def _sample(
+    folder: Path,
+    number: int,
+    verdict: Mapping[str, str],
+    row: Mapping[str, Any],
+    picture: np.ndarray,
+) -> dict[str, Any]:
+    """Write one picture and its mask; its line of the manifest."""
+    image = f"images/{number:05d}.png"
+    _put(folder / image, picture[..., ::-1])
+    agreed = verdict["verdict"] == AGREE
+    mask = ""
+    if agreed and not verdict["outline"] and row["mask_png"] is not None:
+        mask = f"masks/{number:05d}.png"
+        _put(folder / mask, mask_of(row, in_frame=True))
+    return {
+        "image": image,
+        "mask": mask,
+        "annotation": "disc+cup" if mask else "none",
+        "id": f"{verdict['uri']}#{verdict['frame']}",
+        "set": "verdicts",
+        "glaucoma": int((verdict["call"] == SUSPECT) == agreed),
+        "laterality": row["laterality"] or "",
+        "note": verdict["note"],
+    }
+
+
+def _put(file: Path, pixels: np.ndarray) -> None:
+    file.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())

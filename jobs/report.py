@@ -1,0 +1,91 @@
+#!/usr/bin/env python
+"""Write the report of a screening run beside its results, and read a grader's verdicts back.
+
+    python jobs/report.py --results results
+    python jobs/report.py --results s3://screening/results --pictures 100
+    python jobs/report.py --results results --verdicts verdicts.csv --to labelled
+
+The report is a page without a server: <results>/reports/<run>/index.html. The suspects' pictures
+are read again from the archive; where it cannot be reached, the outlines are drawn alone. With
+--verdicts, an exported file of verdicts becomes a manifest with pictures, masks and labels, which
+jobs/calibrate.py and jobs/train.py read as `manifest:labelled/manifest.csv`.
+
+Exit codes: 0 done, 2 bad configuration.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fundus.errors import ConfigurationError
+from fundus.report import labels, run
+from fundus.storage.places import open_place
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to write."""
+
+    results: str
+    """Folder or s3:// URI of a screening's results."""
+    report: run.Config
+    uri_map: Path | None
+    """Parquet file that says which pseudonym is which URI, as screening wrote it."""
+    verdicts: Path | None
+    """A file that the report exported; None writes the report."""
+    to: Path | None
+    """Where the manifest of the verdicts goes."""
+
+    def __post_init__(self) -> None:
+        if (self.verdicts is None) != (self.to is None):
+            raise ConfigurationError("--verdicts and --to go together: give both or neither")
+        if self.report.most_pictures < 0:
+            raise ConfigurationError(f"--pictures {self.report.most_pictures}: give 0 or more")
+
+
+def parse(arguments: Sequence[str] | None = None) -> Config:
+    """Command line to a checked configuration."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog=(__doc__ or "").split("\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--results", required=True, metavar="URI", help="folder or s3:// place of the rows")
+    add("--run", metavar="ID", help="default: the newest run that has rows")
+    add("--pictures", type=int, default=40, metavar="N", help="suspects to show with a picture")
+    add("--site", default="", help="the programme's name for the title")
+    add("--uri-map", type=Path, metavar="FILE", help="which pseudonym is which URI")
+    add("--verdicts", type=Path, metavar="CSV", help="read a grader's exported verdicts")
+    add("--to", type=Path, metavar="DIR", help="folder for the manifest of the verdicts")
+    given = parser.parse_args(arguments)
+    report = run.Config(given.run, given.pictures, given.site)
+    return Config(given.results, report, given.uri_map, given.verdicts, given.to)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, write, say where."""
+    try:
+        config = parse(arguments)
+        for file in (config.uri_map, config.verdicts):
+            if file and not file.is_file():
+                raise ConfigurationError(f"{file}: no such file")
+        place = open_place(config.results)
+        sources = run.sources(config.uri_map) if config.uri_map else None
+        if config.verdicts and config.to:
+            made = labels.write(place, config.verdicts, config.to, sources)
+            print(made.sentence)
+            return 0
+        written = run.write(place, config.report, sources=sources)
+    except ConfigurationError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    print(f"{written.suspects} suspects, {written.pictures} eyes with their picture")
+    print(f"report: {written.uri}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
