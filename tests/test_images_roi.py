@@ -93,3 +93,18 @@ def test_the_whole_frame_is_held_by_a_centred_square():
 def test_a_roi_without_area_is_refused(size):
     with pytest.raises(ValueError, match="side above zero"):
         Roi(0, 0, size)
+
+
+@given(
+    height=st.integers(3, 40),
+    width=st.integers(3, 40),
+    x=st.integers(-60, 40),
+    y=st.integers(-60, 40),
+    size=st.integers(1, 90),
+)
+def test_beyond_the_frame_a_mirrored_crop_sees_the_frame_mirrored(height, width, x, y, size):
+    """At the raster's own scale nothing is resampled, so NumPy's padding is the truth."""
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    padded = np.pad(image, ((130, 130), (130, 130), (0, 0)), "symmetric")
+    expected = padded[y + 130 : y + 130 + size, x + 130 : x + 130 + size]
+    np.testing.assert_array_equal(crop(image, Roi(x, y, size), size, mirrored=True), expected)

@@ -150,10 +150,10 @@ def measure_picture(
     image: np.ndarray, predictor: Predictor, *, precropped: bool
 ) -> Measured | None:
     """What screening measures in one picture (HWC uint8 RGB); None where no disc is detected."""
-    where = roi.whole(*image.shape[:2]) if precropped else predictor.detect([image])[0].roi
+    where = predictor.place(image, precropped=precropped).roi
     if where is None:
         return None
-    maps = predictor.segment(roi.crop(image, where, predictor.side)[None])[0]
+    maps = predictor.segment(roi.crop(image, where, predictor.side, mirrored=True)[None])[0]
     return measure_maps(maps, where, predictor.thresholds)
 
 

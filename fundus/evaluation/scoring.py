@@ -98,7 +98,7 @@ def evaluate(
 
     supervised: a bundle trained on the target's labels, its `source_only` network being the row
     "target-supervised"; it sees the ROIs that the first bundle's detector found.
-    precropped: each picture is a ROI already, and detection is left out.
+    precropped: each picture is a disc crop already, and the detector is left out.
     ConfigurationError where the set holds neither masks nor glaucoma labels, a file cannot be read,
     or the bundle lacks a network that is needed.
     """
@@ -110,7 +110,7 @@ def evaluate(
     seen: dict[tuple[str, str], _Seen] = {}
     for number, sample in enumerate(labelled.samples, start=1):
         image, truth = _read(sample)
-        region = roi.whole(*image.shape[:2]) if precropped else predictor.detect([image])[0].roi
+        region = predictor.place(image, precropped=precropped).roi
         for model, mask in segment(image, region, predictor, supervised).items():
             eyes.append(_score(sample, truth, region, mask, image.shape[:2], name, model))
             seen[model, sample.id] = _Seen(sample, region, mask)
@@ -150,7 +150,7 @@ def segment(
     masks: dict[str, np.ndarray | None] = {}
     maps = []
     for model, chosen, role in asked:
-        crops = np.stack([roi.crop(image, region, chosen.side)])
+        crops = roi.crop(image, region, chosen.side, mirrored=True)[None]
         answers = chosen.segment(crops, networks=(role,))[0]
         masks[model] = _mask_of(answers, chosen)
         if chosen is predictor:

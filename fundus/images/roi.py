@@ -50,22 +50,17 @@ def of_field(field: FieldOfView) -> Roi:
     return around(field.x, field.y, 2 * field.radius)
 
 
-def crop(image: np.ndarray, roi: Roi, side: int) -> np.ndarray:
-    """The ROI of an HWC uint8 frame as (side, side, C) uint8; black outside the frame.
+def crop(image: np.ndarray, roi: Roi, side: int, *, mirrored: bool = False) -> np.ndarray:
+    """The ROI of an HWC uint8 frame as (side, side, C) uint8; black outside the frame, or mirrored.
 
     Triangle filter over the source pixels (antialiased when shrinking, bilinear when enlarging).
     """
-    # Pillow's filter reads this far beyond the box; beyond the frame it shall read black.
+    # Pillow's filter reads this far beyond the box; beyond the frame it shall read what is there.
     margin = math.ceil(roi.size / side) + 1
     left, top = math.floor(roi.x) - margin, math.floor(roi.y) - margin
     right, bottom = math.ceil(roi.x + roi.size) + margin, math.ceil(roi.y + roi.size) + margin
-    window = np.zeros((bottom - top, right - left, image.shape[2]), np.uint8)
-    rows = slice(max(top, 0), max(min(bottom, image.shape[0]), 0))
-    columns = slice(max(left, 0), max(min(right, image.shape[1]), 0))
-    inside = image[rows, columns]
-    if inside.size:
-        y, x = rows.start - top, columns.start - left
-        window[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    take = _mirrored_window if mirrored else _black_window
+    window = take(image, top, bottom, left, right)
     box = (roi.x - left, roi.y - top, roi.x - left + roi.size, roi.y - top + roi.size)
     resized = Image.fromarray(window).resize((side, side), Image.Resampling.BILINEAR, box=box)
     return np.array(resized)
@@ -89,6 +84,31 @@ def restore(mask: np.ndarray, roi: Roi, height: int, width: int) -> np.ndarray:
     rows = np.floor((np.arange(height) + 0.5 - roi.y) * scale)
     columns = np.floor((np.arange(width) + 0.5 - roi.x) * scale)
     return _take(mask, rows, columns)
+
+
+def _black_window(image: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """Rows top to bottom and columns left to right, ends excluded; black outside the frame."""
+    window = np.zeros((bottom - top, right - left, image.shape[2]), np.uint8)
+    rows = slice(max(top, 0), max(min(bottom, image.shape[0]), 0))
+    columns = slice(max(left, 0), max(min(right, image.shape[1]), 0))
+    inside = image[rows, columns]
+    if inside.size:
+        y, x = rows.start - top, columns.start - left
+        window[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return window
+
+
+def _mirrored_window(image: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """The same; outside the frame it is mirrored at its edges, as often as it takes."""
+
+    def folded(start: int, stop: int, length: int) -> np.ndarray:
+        place = np.arange(start, stop) % (2 * length)
+        return np.minimum(place, 2 * length - 1 - place)
+
+    height, width = image.shape[:2]
+    if top >= 0 and left >= 0 and bottom <= height and right <= width:
+        return np.ascontiguousarray(image[top:bottom, left:right])
+    return image[np.ix_(folded(top, bottom, height), folded(left, right, width))]
 
 
 def _take(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

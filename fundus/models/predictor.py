@@ -14,6 +14,7 @@ from fundus.images.roi import Roi
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError
 from fundus.models.confidence import Calibration, calibrated
 from fundus.models.networks import members, to_input
+from fundus.models.reframing import settle
 
 TTA = 8
 """Flips and rotations by quarter turns that each picture is seen in (paper, section 4.2)."""
@@ -25,7 +26,7 @@ class Detection:
 
     confidence: float
     """How likely it is that the disc lies here, in [0, 1]: the highest disc probability in the
-    frame after a light blur, calibrated where the bundle is."""
+    frame after a light blur, calibrated where the bundle is. NaN where no detector was asked."""
     roi: Roi | None
     """The square around the disc, pixels of the original frame; None where no disc was found."""
 
@@ -65,6 +66,25 @@ class Predictor:
                 self.thresholds.confidence,
             )
         return found
+
+    def place(self, image: np.ndarray, *, precropped: bool) -> Detection:
+        """Where the segmenter shall look in a picture (HWC uint8 RGB, any size).
+
+        In a frame the detector says it; in a disc crop of any tightness the segmenter does, by
+        single passes (fundus.models.reframing). `roi.crop(..., mirrored=True)` takes the ROI.
+        """
+        if not precropped:
+            return self.detect([image])[0]
+        if not self.segmenters:
+            raise BundleError("the bundle has no segmenter")
+        network = members(self.networks[self.segmenters[0]])[0]
+
+        def draw(crop: np.ndarray) -> np.ndarray:
+            maps = self._probabilities(network, self._input(crop[None]))[0]
+            return self.thresholds.draw(maps.cpu().numpy()).mask
+
+        scale = self.preprocessing.roi_scale
+        return Detection(np.nan, settle(image, draw, side=self.side, scale=scale))
 
     def segment(self, crops: np.ndarray, networks: Sequence[str] | None = None) -> np.ndarray:
         """(N, side, side, 3) uint8 RGB -> (N, 8 x networks, 2, side, side) float32 in [0, 1].

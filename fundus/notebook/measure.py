@@ -40,7 +40,7 @@ def measure(
         picture: a local file, the bytes of one, or HWC uint8 RGB pixels, upright.
         bundle: folder or s3:// URI of a bundle; None for the one in the package. A bundle is loaded
             once for each process.
-        precropped: the picture is a disc crop already; detection is left out.
+        precropped: the picture is a disc crop already, of any tightness; the detector is left out.
         gradability: "refuse" does not measure a picture that shows too little, "advise" measures it
             and flags it `poor_quality`, "off" does not look.
         frame: number of the frame in a DICOM object, from 1.
@@ -96,17 +96,16 @@ def _measured(
         if grade.reason and gradability == "refuse":
             return replace(eye, status="ungradable", reason=grade.reason)
         flags = (POOR,) if grade.reason else ()
-    if precropped:
-        where = roi.whole(*image.shape[:2])
-    else:
-        (detection,) = predictor.detect([image])
+    detection = predictor.place(image, precropped=precropped)
+    if not precropped:
         eye = replace(eye, disc_confidence=detection.confidence)
-        if detection.roi is None:
-            reason = f"no disc was found (confidence {detection.confidence:.2f})"
-            return replace(eye, status="no_disc", reason=reason)
-        where = detection.roi
+    where = detection.roi
+    if where is None:
+        reason = f"no disc was found (confidence {detection.confidence:.2f})"
+        return replace(eye, status="no_disc", reason=reason)
+    if not precropped:
         eye = replace(eye, laterality=eye.laterality or _side(image, where, predictor))
-    crop = roi.crop(image, where, predictor.side)
+    crop = roi.crop(image, where, predictor.side, mirrored=True)
     maps = predictor.segment(crop[None])[0]
     seen = measure_maps(maps, where, bundle.thresholds, eye.laterality)  # type: ignore[arg-type]
     eye = replace(eye, roi=where, picture=crop, flags=(*seen.flags, *flags))

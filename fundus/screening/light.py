@@ -32,7 +32,7 @@ def crop(batch: Batch, *, side: int) -> Batch:
     """image, roi_x, roi_y, roi_size -> crop ((side, side, 3) uint8 RGB) in place of image."""
     crops = np.zeros((len(batch["uri"]), side, side, 3), np.uint8)
     for i in indices(batch):
-        crops[i] = roi.crop(batch["image"][i], roi_of(batch, i), side)
+        crops[i] = roi.crop(batch["image"][i], roi_of(batch, i), side, mirrored=True)
     return {name: batch[name] for name in batch if name != "image"} | {"crop": crops}
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import ray
 from ray import ObjectRef
 
-from fundus.images import roi
 from fundus.images.fov import field_of_view
 from fundus.images.laterality import of_anatomy
 from fundus.images.roi import Roi
@@ -17,7 +16,7 @@ class Locate:
     """image -> + disc_confidence, roi_x, roi_y, roi_size (pixels of the original frame), and the
     laterality where the file did not say it and the place of the disc does.
 
-    Detected in frames; disc crops are taken whole and have no confidence (NaN).
+    Detected in frames; in disc crops the segmenter finds it, without a confidence (NaN).
     """
 
     def __init__(self, bundle: ObjectRef, precropped: bool) -> None:
@@ -31,15 +30,14 @@ class Locate:
         source = np.where(batch["laterality"] == "", "", "dicom").astype(object)
         for i in indices(batch):
             image = batch["image"][i]
-            if self.precropped:
-                located[i] = roi.whole(*image.shape[:2])
-                continue
-            (detection,) = self.predictor.detect([image])
+            detection = self.predictor.place(image, precropped=self.precropped)
             confidence[i], located[i] = detection.confidence, detection.roi
             if detection.roi is None:
                 reason = f"no disc was found (confidence {detection.confidence:.2f})"
                 say(batch, i, "no_disc", reason)
-            elif not source[i] and (side := self._eye(image, detection.roi)):
+            elif self.precropped or source[i]:
+                continue
+            elif side := self._eye(image, detection.roi):
                 batch["laterality"][i], source[i] = side, "anatomy"
         metrics.count_pictures("locate", len(confidence))
         found = {"disc_confidence": confidence, "laterality_source": source}

@@ -25,20 +25,20 @@ def unlabelled(labelled: LabelledSet) -> LabelledSet:
 
 
 def target_crops(target: LabelledSet, bundle: Bundle, *, precropped: bool) -> Crops:
-    """Segmenter inputs of a target: its pictures as they are, or the ROIs that the detector finds.
+    """Segmenter inputs of a target: the ROIs that the detector finds in frames, or the
+    segmenter in disc crops (`precropped`).
 
     Frames in which no disc is found are left out and counted in the log.
     """
     side = bundle.preprocessing.roi_side
-    predictor = None if precropped else Predictor(bundle)
+    predictor = Predictor(bundle)
     ids, images = [], []
     for sample in target.samples:
         image = sample.read_image()
-        whole = roi.whole(*image.shape[:2])
-        place = predictor.detect([image])[0].roi if predictor else whole
+        place = predictor.place(image, precropped=precropped).roi
         if place is not None:
             ids.append(sample.id)
-            images.append(roi.crop(image, place, side))
+            images.append(roi.crop(image, place, side, mirrored=True))
     log.info("%s: disc found in %d of %d frames", target.name, len(ids), len(target.samples))
     if not images:
         raise ConfigurationError(

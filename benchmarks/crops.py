@@ -1,0 +1,179 @@
+#!/usr/bin/env python
+"""Disc crops cut at several tightnesses: what the re-framing of `--precropped` brings.
+
+    python benchmarks/crops.py --data DATA --set origa_full --set messidor_riga_full --eyes 20
+
+Each eye of a labelled set of DATA's `manifest.csv` is cut out of its frame at sides of 1.1 to 3
+disc diameters: half of the crops are not square, the disc lies off the centre, and in each third
+crop of 1.5 diameters or more a black corner is drawn, as where the field of view ends. Each crop is
+measured twice by the same networks, taken whole (`before`) and re-framed (`after`). The row `frame`
+is what the segmenter does with the ROI that the detector finds in the whole frame. `least` is the
+lowest disc Dice, `moved` the mean difference of an eye's vCDR from that at 1.5 diameters, `within`
+the share of eyes in which it is at most .03.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fundus.anatomy import biomarkers, scores
+from fundus.anatomy.labels import cup_of, disc_of
+from fundus.datasets.public import open_set
+from fundus.images import roi
+from fundus.images.roi import Roi
+from fundus.models import bundle as bundles
+from fundus.models.predictor import Predictor
+
+TIGHTNESS = (1.1, 1.25, 1.5, 2.0, 3.0)
+"""Sides of the crops, in equal-area diameters of the experts' disc."""
+MIDDLE = 1.5
+NEAR = 0.03
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One eye, one way of cutting and looking."""
+
+    eye: str
+    cut: str
+    way: str
+    disc: float
+    cup: float
+    vcdr: float
+    truth: float
+    area: float
+    """Of the disc, over the experts'."""
+
+
+def cut(
+    image: np.ndarray, mask: np.ndarray, tightness: float, draw: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A crop of a frame and of its mask, both HW...: the whole disc in it, off the centre."""
+    rows, columns = np.nonzero(disc_of(mask))
+    middle = np.array([np.ptp(rows) / 2 + rows.min(), np.ptp(columns) / 2 + columns.min()])
+    extent = np.array([np.ptp(rows), np.ptp(columns)]) + 1.0
+    size = np.full(2, tightness * 2 * np.sqrt(len(rows) / np.pi))
+    if draw.random() < 0.5:
+        size[draw.integers(2)] *= draw.uniform(1.05, 1.3)
+    size = np.maximum(size, extent)
+    corner = middle + draw.uniform(-0.3, 0.3, 2) * (size - extent) - size / 2
+    low = np.maximum(np.round(corner), 0).astype(int)
+    high = np.minimum(np.round(corner + size), mask.shape).astype(int)
+    there = np.s_[low[0] : high[0], low[1] : high[1]]
+    crop, labels = image[there].copy(), mask[there]
+    if tightness >= MIDDLE and draw.random() < 1 / 3:
+        blacken_corner(crop, labels, draw)
+    return crop, labels
+
+
+def blacken_corner(crop: np.ndarray, labels: np.ndarray, draw: np.random.Generator) -> None:
+    """Draw the end of a field of view past the disc, in one corner, in place."""
+    rows, columns = np.nonzero(disc_of(labels))
+    diameter = 2 * np.sqrt(len(rows) / np.pi)
+    way = np.deg2rad(45 + 90 * draw.integers(4))
+    radius = 3.5 * diameter
+    # The border passes 0.65 diameters from the disc's centre.
+    y = rows.mean() - np.sin(way) * (radius - 0.65 * diameter)
+    x = columns.mean() - np.cos(way) * (radius - 0.65 * diameter)
+    grid = np.ogrid[: crop.shape[0], : crop.shape[1]]
+    crop[(np.hypot(grid[0] - y, grid[1] - x) > radius) & ~disc_of(labels)] = 0
+
+
+def answers(
+    eye: str, image: np.ndarray, mask: np.ndarray, predictor: Predictor, seed: int
+) -> Iterator[Answer]:
+    """All cuts of one eye, before and after, and its frame."""
+    found = predictor.detect([image])[0].roi
+    if found:
+        yield scored(eye, "frame", "frame", image, mask, predictor, found)
+    for tightness in TIGHTNESS:
+        crop, labels = cut(
+            image, mask, tightness, np.random.default_rng([seed, int(100 * tightness)])
+        )
+        whole = roi.whole(*labels.shape)
+        settled = predictor.place(crop, precropped=True).roi
+        assert settled
+        for way, where in (("before", whole), ("after", settled)):
+            yield scored(eye, str(tightness), way, crop, labels, predictor, where)
+
+
+def scored(
+    eye: str,
+    how: str,
+    way: str,
+    image: np.ndarray,
+    mask: np.ndarray,
+    predictor: Predictor,
+    where: Roi,
+) -> Answer:
+    """What is drawn at one ROI, in the picture's own pixels."""
+    # Whole crops were filled with black where they are not square: before is what was done.
+    crop = roi.crop(image, where, predictor.side, mirrored=way != "before")
+    maps = predictor.segment(crop[None])[0].mean(axis=0)
+    drawn = roi.restore(predictor.thresholds.draw(maps).mask, where, *mask.shape)
+    disc, cup = scores.dice(disc_of(drawn), disc_of(mask)), scores.dice(cup_of(drawn), cup_of(mask))
+    return Answer(
+        eye,
+        how,
+        way,
+        disc or 0.0,
+        cup or 0.0,
+        biomarkers.vcdr(drawn) or np.nan,
+        biomarkers.vcdr(mask) or np.nan,
+        float(disc_of(drawn).sum() / disc_of(mask).sum()),
+    )
+
+
+def table(found: Sequence[Answer]) -> Iterator[str]:
+    """One line for each cut and way."""
+    yield "cut    way     eyes   disc   least    cup    MAE   bias   area  moved within"
+    for how, way in dict.fromkeys((one.cut, one.way) for one in found):
+        some = [one for one in found if (one.cut, one.way) == (how, way)]
+        disc, cup, ratio, truth, area = (
+            np.array([getattr(one, name) for one in some])
+            for name in ("disc", "cup", "vcdr", "truth", "area")
+        )
+        at_middle = {one.eye: one.vcdr for one in found if (one.cut, one.way) == (str(MIDDLE), way)}
+        moved = np.abs(ratio - [at_middle.get(one.eye, np.nan) for one in some])
+        known = np.isfinite(moved)
+        stays = (
+            f"{moved[known].mean():6.3f} {(moved[known] <= NEAR).mean():6.2f}"
+            if known.any()
+            else "     -      -"
+        )
+        yield (
+            f"{how:6} {way:7} {len(some):4} {disc.mean():6.3f}  {disc.min():6.3f} {cup.mean():6.3f}"
+            f" {np.nanmean(np.abs(ratio - truth)):6.3f} {np.nanmean(ratio - truth):+6.3f}"
+            f" {area.mean():6.3f} {stays}"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", required=True, type=Path, help="with a manifest.csv")
+    parser.add_argument("--set", required=True, action="append", help="a set of frames with masks")
+    parser.add_argument("--eyes", type=int, default=20, help="of each set, spread over it")
+    parser.add_argument("--bundle", default=bundles.default_folder(), help="default: the package's")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    predictor = Predictor(bundles.load(given.bundle))
+    for name in given.set:
+        samples = open_set(f"manifest:{given.data}/manifest.csv?set={name}").samples
+        chosen = np.unique(np.linspace(0, len(samples) - 1, given.eyes).astype(int))
+        found: list[Answer] = []
+        for number in chosen:
+            sample = samples[number]
+            mask = sample.read_mask()
+            if mask is not None and disc_of(mask).any():
+                found += answers(sample.id, sample.read_image(), mask, predictor, int(number))
+        print(f"\n{name}", *table(found), sep="\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""A disc crop of any tightness is framed at the scale that the segmenter knows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fundus.anatomy.postprocess import clean
+from fundus.datasets.public import open_set
+from fundus.images import roi
+from fundus.models import bundle as bundles
+from fundus.models.measuring import measure_maps
+from fundus.models.predictor import Predictor
+from fundus.models.reframing import LOOKS, settle
+
+SIDE, SCALE, DIAMETER = 64, 1.5, 200.0
+
+
+def disc_crop(height: int, width: int, x: float, y: float) -> np.ndarray:
+    """A dark picture, HWC uint8, with one bright disc."""
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    inside = np.hypot(columns - x, rows - y) <= DIAMETER / 2
+    return np.repeat(np.where(inside, 220, 40).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@dataclass
+class Segmenter:
+    """Draws the largest bright piece; too large where it looks small, too small where large."""
+
+    error: float = 0.0
+    looks: int = 0
+
+    def __call__(self, crop: np.ndarray) -> np.ndarray:
+        self.looks += 1
+        disc = clean(np.repeat((crop[..., 0] > 130)[None], 2, axis=0).astype(float)).mask
+        rows, columns = np.nonzero(disc)
+        if not len(rows):
+            return disc
+        radius = np.sqrt(len(rows) / np.pi)
+        radius *= 1 + self.error * (1 / SCALE - 2 * radius / SIDE)
+        y, x = np.mgrid[:SIDE, :SIDE]
+        return (np.hypot(y - rows.mean(), x - columns.mean()) <= radius).astype(np.uint8)
+
+
+@given(
+    tightness=st.floats(1.15, 3.0),
+    aspect=st.floats(1, 1.33),
+    shift=st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2)),
+    error=st.sampled_from([0.0, 0.9]),
+)
+def test_the_disc_is_framed_at_its_scale_however_the_crop_was_cut(
+    tightness: float, aspect: float, shift: tuple[float, float], error: float
+) -> None:
+    height, width = round(tightness * DIAMETER), round(tightness * aspect * DIAMETER)
+    x, y = (
+        side / 2 + way * (side - DIAMETER) for side, way in zip((width, height), shift, strict=True)
+    )
+    segmenter = Segmenter(error)
+    where = settle(disc_crop(height, width, x, y), segmenter, side=SIDE, scale=SCALE)
+    assert where.size == pytest.approx(SCALE * DIAMETER, rel=0.05)
+    assert where.x + where.size / 2 == pytest.approx(x, abs=0.04 * DIAMETER)
+    assert where.y + where.size / 2 == pytest.approx(y, abs=0.04 * DIAMETER)
+    assert 1 < segmenter.looks <= LOOKS
+
+
+def test_where_no_disc_is_drawn_the_picture_is_taken_whole() -> None:
+    blank = np.full((90, 120, 3), 40, np.uint8)
+    assert settle(blank, Segmenter(), side=SIDE, scale=SCALE) == roi.whole(90, 120)
+
+
+@pytest.mark.parametrize("share", [0.05, 1.0])
+def test_a_disc_of_no_believable_size_does_not_lead_the_search_away(share: float) -> None:
+    """A segmenter whose discs fill the same share of whatever it sees has no place to rest."""
+    looks = []
+
+    def draw(crop: np.ndarray) -> np.ndarray:
+        looks.append(crop)
+        y, x = np.mgrid[:SIDE, :SIDE] + 0.5 - SIDE / 2
+        return (np.hypot(y, x) <= share * SIDE / 2).astype(np.uint8)
+
+    picture = np.full((100, 100, 3), 90, np.uint8)
+    assert settle(picture, draw, side=SIDE, scale=SCALE) == roi.whole(100, 100)
+    assert len(looks) <= LOOKS
+
+
+def test_an_eye_has_one_vcdr_at_every_tightness(fundus_data: Path) -> None:
+    """Eyes of two cameras that the segmenter never learned from, cut at 1.1 to 3 diameters."""
+    predictor = Predictor(bundles.load(bundles.default_folder()), device="cpu")
+    near = []
+    for name in ("origa_full", "messidor_riga_full"):
+        samples = open_set(f"manifest:{fundus_data}/manifest.csv?set={name}").samples
+        for sample in samples[:: len(samples) // 4][:4]:
+            image, mask = sample.read_image(), sample.read_mask()
+            assert mask is not None
+            rows, columns = np.nonzero(mask)
+            diameter = 2 * np.sqrt(len(rows) / np.pi)
+            found = [
+                vcdr_of_crop(image, rows.mean(), columns.mean(), times * diameter, predictor)
+                for times in (1.1, 1.25, 1.5, 2.0, 3.0)
+            ]
+            near.append(np.ptp(found))
+    assert np.median(near) <= 0.03
+
+
+def vcdr_of_crop(
+    image: np.ndarray, y: float, x: float, size: float, predictor: Predictor
+) -> float | None:
+    top, left = max(0, round(y - size / 2)), max(0, round(x - size / 2))
+    crop = image[top : round(y + size / 2), left : round(x + size / 2)]
+    where = predictor.place(crop, precropped=True).roi
+    assert where
+    maps = predictor.segment(roi.crop(crop, where, predictor.side, mirrored=True)[None])[0]
+    return measure_maps(maps, where, predictor.thresholds).biomarkers.vcdr
