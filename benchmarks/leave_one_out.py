@@ -8,7 +8,7 @@ Every choice that the recipe lives by is made by the mean over the four cameras
 `manifest.csv`; DRIONS, IDRiD and PALM, of which the disc alone is outlined, are learned from every
 time and never scored. A ROI lies where the detector of `--detector` finds the disc in the frame; in
 REFUGE's crops, around the experts' disc. Decoded crops are kept in `--cache`, bundles and figures
-in `--out`: the same command again goes on from there.
+in `--out`: the same command again goes on from there, and scores anew from the maps that it kept.
 
     python benchmarks/leave_one_out.py --data DATA --out loo --adapt self-training
 
@@ -248,6 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--recipe", choices=BOOKS, default="laptop")
     add("--change", action="append", default=[], metavar="FIELD=VALUE")
     add("--members", type=int, default=1, help="seeds that answer together")
+    add(
+        "--thresholds", type=float, nargs=2, metavar=("DISC", "CUP"), help="instead of the recipe's"
+    )
     add("--only", action="append", choices=CAMERAS, help="leave out these alone")
     add(
         "--learn", action="append", choices=CAMERAS, help="learn from these alone, score all others"
@@ -262,6 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     data = Data(given.data, given.cache, bundles.load(given.detector))
     book = changed(BOOKS[given.recipe](), SOURCE_ONLY, given.change)
+    if given.thresholds:
+        disc, cup = given.thresholds
+        book = replace(book, thresholds=replace(book.thresholds, disc=disc, cup=cup))
     given.out.mkdir(parents=True, exist_ok=True)
     if given.adapt:
         changes = [f"method={given.adapt}", *given.change_adaptation]
@@ -290,8 +296,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bundles.save(bundle, folder)
             trained = bundle
         crops = data.scored(CAMERAS[camera][0], book)
-        maps = answers(bundle, crops)
-        np.savez_compressed(given.out / f"{camera}.npz", maps=maps.astype(np.float16))
+        kept = given.out / f"{camera}.npz"
+        if not kept.is_file():
+            np.savez_compressed(kept, maps=answers(bundle, crops).astype(np.float16))
+        maps = np.load(kept)["maps"].astype(np.float32)
         rows[camera] = figures(score(maps, crops, bundle.thresholds))
         print(table(rows), flush=True)
         (given.out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")

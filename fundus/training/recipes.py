@@ -239,6 +239,7 @@ def laptop() -> RecipeBook:
             book.segmenter,
             name="laptop",
             members=3,
+            epochs=12,
             draws=512,
             balance_sets=True,
             average=0.98,
