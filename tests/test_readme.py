@@ -151,6 +151,11 @@ def test_the_table_of_statuses_is_the_closed_list() -> None:
     assert_table("statuses", described(statuses, ("status", "meaning")))
 
 
+def test_the_table_of_flags_is_the_closed_list() -> None:
+    flags = [(f"`{name}`", meaning) for name, meaning in row.FLAGS.items()]
+    assert_table("flags", described(flags, ("flag", "meaning")))
+
+
 def assert_table(name: str, wanted: str) -> None:
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     written = README.partition(begin)[2].partition(end)[0]

@@ -50,6 +50,7 @@ def batch_of(maps_of_rows, rois, statuses):
         "field_green": np.full(count, 80.0),
         "field_blue": np.full(count, np.nan),
         "poor": np.zeros(count, bool),
+        "flags": np.array([""] * count, object),
         "disc_confidence": np.full(count, 0.9),
         "roi_x": np.array([r.x for r in rois]),
         "roi_y": np.array([r.y for r in rois]),
@@ -148,7 +149,7 @@ def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
     def faulty(data, **_):
         raise ValueError("a bug")
 
-    read.decode = faulty
+    read.decode.contents = faulty
     with pytest.raises(ValueError, match="a bug"):
         list(read(batch))
 

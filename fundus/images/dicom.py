@@ -12,15 +12,17 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pydicom
 from pydicom import config, uid
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 
-from fundus.images import dicom_pixels
-from fundus.images.decode import BROKEN, Refused, check_size
-from fundus.images.picture import Picture
+from fundus.images import dicom_eye, dicom_frames, dicom_pixels
+from fundus.images.content import Contents, Lost, Picture
+from fundus.images.dicom_frames import Element
+from fundus.images.refusal import BROKEN, Refused, check_count, check_size
 
 PHOTOGRAPHS = (
     uid.OphthalmicPhotography8BitImageStorage,
@@ -36,7 +38,6 @@ PHOTOGRAPHS = (
 """Storage classes that hold fundus photographs. Of others, colour is read and grey is refused: a
 photograph that was filed wrongly has colours, slices of OCT, CT and MR have none."""
 
-MOST_FRAMES = 1000
 MOST_TEXT = 64
 """Characters that the standard allows in the name of a manufacturer or model (VR LO)."""
 _BROKEN = (*BROKEN, BytesLengthException, InvalidDicomError)
@@ -54,32 +55,57 @@ HEADER = (
 """What an object that is derived from this one must repeat of it, and what says which eye."""
 
 
-def read(
-    data: bytes, *, max_pixels: int, subject_key: bytes | None, keep_header: bool
-) -> list[Picture]:
-    """The frames of a DICOM object, as `picture.pictures` promises them. Raises Refused.
+def read(data: bytes, *, max_pixels: int, subject_key: bytes | None, keep_header: bool) -> Contents:
+    """The frames of a DICOM object, as `picture.contents` promises them. Raises Refused.
 
     Sizes come from the header and are checked before any pixel is decoded or inflated.
     """
     with silence():
         try:
-            dataset, syntax = _parse(data, most_inflated=6 * max_pixels + (1 << 20))
+            dataset, element, syntax = _parse(data, most_inflated=6 * max_pixels + (1 << 20))
         except _BROKEN as error:
             raise _broken("it cannot be parsed", error) from None
         try:
-            _check(dataset, syntax, max_pixels)
-            laterality, spacing = _laterality(dataset), _pixel_spacing(dataset)
-            subject = _subject(dataset, subject_key)
-            camera = _text(dataset, "Manufacturer"), _text(dataset, "ManufacturerModelName")
-            header = _header(dataset) if keep_header else None
-            return [
-                Picture(pixels, number, laterality, spacing, subject, *camera, header)
-                for number, pixels in enumerate(dicom_pixels.frames(dataset, syntax), start=1)
-            ]
+            element = _check(dataset, element, syntax, max_pixels)
+            pixels = dicom_pixels.Pixels(dataset, element, syntax)
+            check_count(len(pixels))
+            check_size(int(dataset.Columns), int(dataset.Rows), max_pixels, len(pixels))
+            about = _about(dataset, subject_key, keep_header)
         except MemoryError:
             raise Refused("too_large", "not enough memory for the frames of this DICOM") from None
         except _BROKEN as error:
-            raise _broken(f"its pixels cannot be read, {uid.UID(syntax).name}", error) from None
+            raise _broken("its header cannot be read", error) from None
+        found = [_frame(pixels, index, about) for index in range(len(pixels))]
+    pictures = [one for one in found if isinstance(one, Picture)]
+    lost = [one for one in found if isinstance(one, Lost)]
+    if not pictures:
+        raise Refused(lost[0].status, lost[0].reason)
+    return Contents(pictures, lost)
+
+
+def _frame(pixels: dicom_pixels.Pixels, index: int, about: dict[str, Any]) -> Picture | Lost:
+    try:
+        rgb, flags = pixels[index]
+        side, remarks = dicom_eye.laterality(pixels.dataset, index)
+    except MemoryError:
+        raise Refused("too_large", "not enough memory for the frames of this DICOM") from None
+    except Refused as refused:
+        return Lost(index + 1, refused.status, refused.reason)
+    except _BROKEN as error:
+        broken = _broken(f"its pixels cannot be read, {pixels.syntax.name}", error)
+        return Lost(index + 1, broken.status, broken.reason)
+    return Picture(rgb, index + 1, side, flags=flags + remarks, **about)
+
+
+def _about(dataset: pydicom.Dataset, key: bytes | None, keep_header: bool) -> dict[str, Any]:
+    """What holds for every frame."""
+    return {
+        "pixel_spacing": _pixel_spacing(dataset),
+        "subject": _subject(dataset, key),
+        "manufacturer": _text(dataset, "Manufacturer"),
+        "model": _text(dataset, "ManufacturerModelName"),
+        "header": _header(dataset) if keep_header else None,
+    }
 
 
 @contextmanager
@@ -102,23 +128,29 @@ def _broken(what: str, error: Exception) -> Refused:
     return Refused("decode_failed", f"broken DICOM: {what} ({type(error).__name__})")
 
 
-def _parse(data: bytes, most_inflated: int) -> tuple[pydicom.Dataset, str]:
-    """The data set and its transfer syntax. Deflated ones are inflated here, within a bound."""
+def _parse(data: bytes, most_inflated: int) -> tuple[pydicom.Dataset, Element | None, str]:
+    """The data set without its pixels, their element and the transfer syntax.
+
+    Deflated ones are inflated here, within a bound.
+    """
     stream = io.BytesIO(data)
     if data[128:132] == b"DICM":
         stream.seek(132)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _, __: tag.group != 2)
     syntax = meta.get("TransferSyntaxUID")
-    if syntax != uid.DeflatedExplicitVRLittleEndian:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        found = dataset.file_meta.get("TransferSyntaxUID")
-        return dataset, str(found) if found else _assume_native(dataset)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain = inflater.decompress(stream.read(), most_inflated)
-    if inflater.unconsumed_tail:
-        raise Refused("too_large", f"a DICOM that inflates beyond {most_inflated} bytes")
-    dataset = pydicom.dcmread(io.BytesIO(plain), force=True)
-    return dataset, _assume_native(dataset)
+    deflated = syntax == uid.DeflatedExplicitVRLittleEndian
+    if deflated:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        data = inflater.decompress(stream.read(), most_inflated)
+        if inflater.unconsumed_tail:
+            raise Refused("too_large", f"a DICOM that inflates beyond {most_inflated} bytes")
+    stream = io.BytesIO(data)
+    dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+    found = None if deflated else dataset.file_meta.get("TransferSyntaxUID")
+    syntax = str(found) if found else _assume_native(dataset)
+    implicit, little = dataset.original_encoding
+    element = dicom_frames.pixel_element(data, stream.tell(), bool(implicit), bool(little))
+    return dataset, element, syntax
 
 
 def _assume_native(dataset: pydicom.Dataset) -> str:
@@ -130,13 +162,15 @@ def _assume_native(dataset: pydicom.Dataset) -> str:
     return str(syntax)
 
 
-def _check(dataset: pydicom.Dataset, syntax: str, max_pixels: int) -> None:
+def _check(
+    dataset: pydicom.Dataset, element: Element | None, syntax: str, max_pixels: int
+) -> Element:
     """Refused where the object is no photograph, of a kind that is not read, or too large."""
     storage = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
     kind = _name_of(storage)
-    if "PixelData" not in dataset:
+    if element is None:
         raise Refused("unsupported", f"a DICOM object without pixels ({kind})")
-    if syntax not in (*dicom_pixels.NATIVE, *dicom_pixels.READERS):
+    if syntax not in dicom_pixels.SYNTAXES:
         raise Refused("unsupported", f"a DICOM of another transfer syntax ({_name_of(syntax)})")
     photometric = dataset.get("PhotometricInterpretation")
     grey = photometric in dicom_pixels.GREY
@@ -144,29 +178,24 @@ def _check(dataset: pydicom.Dataset, syntax: str, max_pixels: int) -> None:
         raise Refused("unsupported", "a DICOM of another photometric interpretation")
     if storage not in PHOTOGRAPHS and grey:
         raise Refused("unsupported", f"a DICOM of a kind that holds no photographs ({kind})")
-    if not 1 <= dataset.BitsStored <= dataset.BitsAllocated <= 16:
-        raise Refused("unsupported", "a DICOM with another depth than 1 to 16 bits")
+    if dataset.BitsAllocated not in (8, 16) or dataset.BitsStored < 1:
+        raise Refused("unsupported", "a DICOM with another depth than 8 or 16 bits")
+    dataset.BitsStored = min(dataset.BitsStored, dataset.BitsAllocated)
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     count = int(dataset.get("NumberOfFrames") or 1)
     if min(rows, columns, count) < 1:
         raise Refused("decode_failed", "broken DICOM: it has no rows, columns or frames")
-    if count > MOST_FRAMES:
-        raise Refused("too_large", f"too many frames ({count}; at most {MOST_FRAMES})")
+    if element.encapsulated == (syntax in dicom_pixels.NATIVE):
+        raise Refused("decode_failed", "broken DICOM: the transfer syntax is not its pixels'")
+    check_count(count)
     check_size(columns, rows, max_pixels, count)
+    return element
 
 
 def _name_of(value: object) -> str:
     """The standard's name for a UID. Others may be anything and are not repeated."""
     known = uid.UID_dictionary.get(str(value))
     return known[0] if known else "unknown to the standard"
-
-
-def _laterality(dataset: pydicom.Dataset) -> str | None:
-    for keyword in ("ImageLaterality", "Laterality"):
-        side = {"R": "OD", "L": "OS"}.get(str(dataset.get(keyword) or "").strip().upper())
-        if side:
-            return side
-    return None
 
 
 def _pixel_spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
@@ -198,13 +227,18 @@ def _subject(dataset: pydicom.Dataset, key: bytes | None) -> str | None:
 
 
 def _header(dataset: pydicom.Dataset) -> bytes:
-    """The elements in `HEADER` that can be read, as a DICOM file of explicit little endian."""
+    """The elements in `HEADER` that can be read, as a DICOM file of explicit little endian.
+
+    One without the UIDs that a DICOM file must have is written all the same: whether anything can
+    be built on it is `dicom_out`'s to say.
+    """
     kept = pydicom.Dataset()
     for keyword in HEADER:
         with suppress(*_BROKEN):  # KeyError where it is absent among them
             kept[keyword] = dataset[keyword]
+    kept.preamble = bytes(128)
     kept.file_meta = pydicom.dataset.FileMetaDataset()
     kept.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     stream = io.BytesIO()
-    pydicom.dcmwrite(stream, kept, enforce_file_format=True)
+    pydicom.dcmwrite(stream, kept)
     return stream.getvalue()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fundus.images.picture import Picture
+from fundus.images.content import REMARKS, Picture
 
 MOST_HEAD = 1 << 20
 """Bytes: thousands of frames' heads. A longer one is none of ours."""
@@ -52,7 +52,9 @@ def receive(link: socket.socket, size: int, deadline: float | None = None) -> by
 
 def head_of(picture: Picture) -> dict:
     """All of a picture but its bytes, as JSON takes it."""
-    height, width = picture.pixels.shape[:2]
+    height, width, channels = picture.pixels.shape
+    if channels != 3 or picture.pixels.dtype != np.uint8:
+        raise ValueError("no picture: its body would have another length than its head says")
     return {
         "height": height,
         "width": width,
@@ -63,6 +65,7 @@ def head_of(picture: Picture) -> dict:
         "manufacturer": picture.manufacturer,
         "model": picture.model,
         "header": None if picture.header is None else len(picture.header),
+        "flags": picture.flags,
     }
 
 
@@ -83,11 +86,14 @@ def picture_of(link: socket.socket, head: dict, pixels_left: int, deadline: floa
     camera = tuple(
         None if head[n] is None else str(head[n])[:64] for n in ("manufacturer", "model")
     )
+    flags = tuple(head["flags"])
+    if not set(flags) <= set(REMARKS):
+        raise ValueError("no flags")
     pixels = np.frombuffer(receive(link, 3 * height * width, deadline), np.uint8)
     header = None
     if head["header"] is not None:
         if not 0 <= head["header"] <= MOST_HEAD:
             raise ValueError("no size of a header")
         header = bytes(receive(link, head["header"], deadline))
-    about = (frame, laterality, spacing, subject, *camera, header)
-    return Picture(pixels.reshape(height, width, 3), *about)
+    pixels = pixels.reshape(height, width, 3)
+    return Picture(pixels, frame, laterality, spacing, subject, *camera, header, flags)

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from fundus.images import framing
-from fundus.images.decode import MAX_PIXELS, Refused
-from fundus.images.picture import Picture
+from fundus.images.content import Contents, Lost, Picture
+from fundus.images.refusal import MAX_PIXELS, Refused
 
 REFUSALS = ("decode_failed", "unsupported", "too_large", "crashed")
 """What the child may answer besides pictures."""
@@ -28,7 +28,7 @@ PATIENCE = 10
 
 
 class Decoder:
-    """`picture.pictures` in a child process that is kept, and replaced when it dies or hangs.
+    """`picture.contents` in a child process that is kept, and replaced when it dies or hangs.
 
     timeout_s: seconds of the processor for one object; PATIENCE times as many of the clock.
     memory_bytes: address space of the child, about 120 MB of it its own; 120 million pixels fit
@@ -62,11 +62,18 @@ class Decoder:
     def __call__(
         self, data: bytes, *, subject_key: bytes | None = None, keep_header: bool = False
     ) -> list[Picture]:
-        """The pictures in `data`, as `pictures` gives them. Raises Refused.
+        """The pictures in `data`, as `contents` gives them, without the frames that are lost."""
+        found = self.contents(data, subject_key=subject_key, keep_header=keep_header)
+        return found.pictures
 
-        Beyond the statuses of `pictures`: timed_out; crashed, where the child ended (the reason
-        names the signal). Too much memory is too_large where the reader says so, and crashed where
-        it dies of it. RuntimeError where no child can be started at all.
+    def contents(
+        self, data: bytes, *, subject_key: bytes | None = None, keep_header: bool = False
+    ) -> Contents:
+        """The frames in `data`, as `picture.contents` gives them. Raises Refused.
+
+        Beyond the statuses of `picture.contents`: timed_out; crashed, where the child ended (the
+        reason names the signal). Too much memory is too_large where the reader says so, and crashed
+        where it dies of it. RuntimeError where no child can be started at all.
         """
         request = {
             "size": len(data),
@@ -95,7 +102,7 @@ class Decoder:
             self._child.end()
             self._child = None
 
-    def _ask(self, request: dict, data: bytes) -> list[Picture]:
+    def _ask(self, request: dict, data: bytes) -> Contents:
         if self._child is None:
             self._child = _Child(self.memory_bytes)
         deadline = time.monotonic() + PATIENCE * self.timeout_s
@@ -105,7 +112,7 @@ class Decoder:
             framing.send(link, request, [data])
             self._child.wait(self.timeout_s, deadline)
             answer = framing.receive_head(link, deadline)
-            return self._pictures(answer, deadline)
+            return self._contents(answer, deadline)
         except TimeoutError:
             self.close()
             limits = f"{self.timeout_s:g} s of the processor or {PATIENCE} times that of the clock"
@@ -118,7 +125,7 @@ class Decoder:
             self.close()
             raise Refused("crashed", "decoding ended its process (it answered nonsense)") from None
 
-    def _pictures(self, answer: dict, deadline: float) -> list[Picture]:
+    def _contents(self, answer: dict, deadline: float) -> Contents:
         """The child has read a stranger's bytes: its answer is checked like theirs."""
         assert self._child
         if answer["status"] in REFUSALS:
@@ -130,7 +137,18 @@ class Decoder:
         for head in answer["pictures"]:
             found.append(framing.picture_of(self._child.link, head, left, deadline))
             left -= found[-1].pixels.shape[0] * found[-1].pixels.shape[1]
-        return found
+        lost = [_lost(one) for one in answer["lost"]]
+        frames = sorted([one.frame for one in found] + [one.frame for one in lost])
+        if not found or frames != list(range(1, len(frames) + 1)):
+            raise ValueError("frames are missing")
+        return Contents(found, lost)
+
+
+def _lost(head: dict) -> Lost:
+    """ValueError, KeyError, TypeError where it is none of ours."""
+    if head["status"] not in REFUSALS:
+        raise ValueError("no status")
+    return Lost(int(head["frame"]), head["status"], str(head["reason"])[:500])
 
 
 class _Child:

@@ -9,10 +9,12 @@ import resource
 import signal
 import socket
 import sys
+from dataclasses import asdict
 
 from fundus.images import framing
+from fundus.images.content import Picture
 from fundus.images.decode import Refused
-from fundus.images.picture import Picture, pictures
+from fundus.images.picture import contents
 
 GRACE_S = 5
 """Seconds of the processor after the parent's own bound until the kernel ends a child."""
@@ -57,12 +59,13 @@ def _bound(memory_bytes: int) -> None:
 def _answer(data: bytes, request: dict, memory_bytes: int) -> tuple[dict, list[bytes | memoryview]]:
     key = request["subject_key"]
     try:
-        found = pictures(
+        found = contents(
             data,
             max_pixels=request["max_pixels"],
             subject_key=None if key is None else bytes.fromhex(key),
             keep_header=request["keep_header"],
         )
+        heads = [framing.head_of(picture) for picture in found.pictures]
     except Refused as refused:
         return {"status": refused.status, "reason": refused.reason}, []
     except MemoryError:
@@ -71,7 +74,8 @@ def _answer(data: bytes, request: dict, memory_bytes: int) -> tuple[dict, list[b
     except Exception as error:  # readers of broken bytes raise anything; the type's name is no data
         reason = f"decoding failed in a way that no reader should ({type(error).__name__})"
         return {"status": "crashed", "reason": reason}, []
-    return {"status": "ok", "pictures": [framing.head_of(p) for p in found]}, _bodies(found)
+    head = {"status": "ok", "pictures": heads, "lost": [asdict(one) for one in found.lost]}
+    return head, _bodies(found.pictures)
 
 
 def _bodies(found: list[Picture]) -> list[bytes | memoryview]:

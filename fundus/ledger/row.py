@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+from fundus.images.content import REMARKS
+
 FORMAT_VERSION = "2"
 
 OK = "ok"
@@ -20,6 +22,15 @@ STATUSES = {
 ANSWERS = frozenset((OK, "ungradable", "no_disc"))
 """Statuses of pictures that were read: an answer, whatever it is. All others are failures."""
 
+FLAGS = {
+    "no_disc": "the segmenter found no disc in the ROI",
+    "no_cup": "the segmenter found a disc and no cup in it",
+    "cup_outside_disc": "the cup reached outside the disc and was clipped",
+    "poor_quality": "measured although gradability advises against it",
+    "no_dicom_out": "no DICOM object could be built on the file's header",
+} | REMARKS
+"""What `flags` may hold, and what each says of the picture or of its measures."""
+
 IDENTITY = ("uri", "etag", "bundle", "settings")
 """What an object's result is known by: where it lies, its content, and what measured it how."""
 
@@ -28,7 +39,7 @@ _TEXT, _REAL = pa.string(), pa.float64()
 _COLUMNS = [
     ("uri", _TEXT, "where the object lies; percent-encoded as URIs are"),
     ("etag", _TEXT, "changes when the object's content changes"),
-    ("frame", pa.int32(), "1-based number of the picture in its object; DICOM alone has several"),
+    ("frame", pa.int32(), "1-based number of the picture in its object: DICOM frame, page, ..."),
     ("frames", pa.int32(), "pictures in the object, each with a row; 1 where it was not decoded"),
     ("run_id", _TEXT, "the run that wrote this row"),
     ("bundle", _TEXT, "SHA-256 digest of the bundle that measured"),
@@ -63,7 +74,7 @@ _COLUMNS = [
     ("rim_nasal", _REAL, "mean rim width of the nasal sector; null without laterality"),
     ("rim_temporal", _REAL, "mean rim width of the temporal sector; null without laterality"),
     ("vcdr_sd", _REAL, "standard deviation of vcdr over the maps of all networks and turns"),
-    ("flags", pa.list_(_TEXT), "no_disc, no_cup, cup_outside_disc, poor_quality, no_dicom_out"),
+    ("flags", pa.list_(_TEXT), "remarks, words of a list of their own; null or empty without any"),
     ("risk", _REAL, "calibrated risk of glaucoma, 0 to 1; null until a bundle is calibrated"),
     ("referable", pa.bool_(), "risk at or above the referral threshold; null without a risk"),
     (

@@ -50,12 +50,13 @@ class Measure:
 
     def __call__(self, batch: Batch) -> pa.Table:
         batch = writable(batch)
-        measured: list[dict] = [{} for _ in batch["uri"]]
+        # What decoding remarked holds for rows that are not measured too.
+        measured: list[dict] = [{"flags": text.split()} if text else {} for text in batch["flags"]]
         for i in indices(batch):
             side = batch["laterality"][i] or None
             eye = measure_maps(batch["maps"][i], roi_of(batch, i), self.thresholds, side)
             measured[i] = _columns_of(eye, self.risk, batch["spacing_mm"][i])
-            measured[i]["flags"] += [POOR] if batch["poor"][i] else []
+            measured[i]["flags"] += batch["flags"][i].split() + [POOR] * bool(batch["poor"][i])
             if NO_DISC in eye.flags:
                 say(batch, i, "no_disc", "the segmenter found no disc in the ROI")
         columns = {name: batch[name].tolist() for name in ("uri", "etag", "frame", "frames")}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from fundus.images import quality
+from fundus.images.content import Lost, Picture
 from fundus.images.decode import Refused
-from fundus.images.picture import Picture
 from fundus.images.quality import LOOK
 from fundus.images.sandbox import Decoder
 from fundus.ledger import row
@@ -61,11 +61,13 @@ class Read:
         try:
             if isinstance(content, FetchFailed):
                 raise content
-            found = self.decode(content, subject_key=self.subject_key, keep_header=self.keep_header)
+            found = self.decode.contents(
+                content, subject_key=self.subject_key, keep_header=self.keep_header
+            )
         except (FetchFailed, Refused) as refusal:
-            failed = {"status": refusal.status, "error": refusal.reason}
-            return [_columns_of_picture(BLANK) | failed | {"width": 0, "height": 0}]
-        return [_columns_of_picture(one, len(found)) | self._grade(one) for one in found]
+            return [_columns_of_lost(Lost(1, refusal.status, refusal.reason))]
+        rows = [_columns_of_picture(one, found.frames) | self._grade(one) for one in found.pictures]
+        return rows + [_columns_of_lost(one, found.frames) for one in found.lost]
 
     def _passed_on(self, rows: list[dict[str, Any]]) -> Batch:
         metrics.count_pictures("read", len(rows))
@@ -80,6 +82,12 @@ class Read:
         if found.reason and self.gradability == "refuse":
             graded |= {"status": "ungradable", "error": found.reason}
         return graded
+
+
+def _columns_of_lost(one: Lost, frames: int = 1) -> dict:
+    """A row's columns where there are no pixels."""
+    said = {"status": one.status, "error": one.reason, "frame": one.frame}
+    return _columns_of_picture(BLANK, frames) | said | {"width": 0, "height": 0}
 
 
 def _columns_of_picture(one: Picture, frames: int = 1) -> dict:
@@ -97,6 +105,7 @@ def _columns_of_picture(one: Picture, frames: int = 1) -> dict:
         "header": one.header or b"",
         "manufacturer": one.manufacturer or "",
         "model": one.model or "",
+        "flags": " ".join(one.flags),
         "quality": np.nan,
         **dict.fromkeys(LOOK, np.nan),
         "poor": False,
