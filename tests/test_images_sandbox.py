@@ -58,14 +58,14 @@ def hostile(monkeypatch, tmp_path):
 def on_bad(action):
     """A door that does `action` for bytes that begin with BAD, and its job for others."""
     return f"""
-real = sandbox_child.pictures
+real = sandbox_child.contents
 calls = []
 def door(data, **options):
     calls.append(data)
     if data.startswith(b"BAD"):
         {action}
     return real(data, **options)
-sandbox_child.pictures = door
+sandbox_child.contents = door
 """
 
 

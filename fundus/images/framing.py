@@ -83,7 +83,7 @@ def picture_of(link: socket.socket, head: dict, pixels_left: int, deadline: floa
         spacing = (float(rows), float(columns))
     if subject is not None and len(bytes.fromhex(subject)) != 32:
         raise ValueError("no HMAC")
-    camera = tuple(
+    maker, model = (
         None if head[n] is None else str(head[n])[:64] for n in ("manufacturer", "model")
     )
     flags = tuple(head["flags"])
@@ -96,4 +96,4 @@ def picture_of(link: socket.socket, head: dict, pixels_left: int, deadline: floa
             raise ValueError("no size of a header")
         header = bytes(receive(link, head["header"], deadline))
     pixels = pixels.reshape(height, width, 3)
-    return Picture(pixels, frame, laterality, spacing, subject, *camera, header, flags)
+    return Picture(pixels, frame, laterality, spacing, subject, maker, model, header, flags)
