@@ -2,14 +2,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test files run in so many processes; `make test TESTERS=0` runs them in one.
+TESTERS ?= 2
+AT_ONCE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-slow test-all check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python jobs/demo.py --to demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow"
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest $(AT_ONCE) -m slow
+
+test-all: test test-slow
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

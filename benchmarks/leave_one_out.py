@@ -137,7 +137,7 @@ def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | Non
     """The recipe's segmenter of one seed, in this process."""
     recipe = book.segmenter
     crops = batches.join([data.learned(name, book) for name in sets])
-    learn, validate = batches.split(len(crops))
+    learn, validate = batches.split(crops.persons)
     loop.seed_generators(recipe.seed)
     network = networks.build(recipe.network)
     networks.start_from_imagenet(network, encoder)
@@ -164,7 +164,7 @@ def adapt(
     recipe = book.adaptation
     sets = [name for other in CAMERAS if other != camera for name in CAMERAS[other]]
     source = batches.join([data.learned(name, book) for name in sets])
-    learn, validate = batches.split(len(source))
+    learn, validate = batches.split(source.persons)
     seen = data.scored(CAMERAS[camera][0], book)
     target = replace(seen, masks=torch.zeros_like(seen.masks), vcdr=np.full(len(seen), np.nan))
     loop.seed_generators(recipe.seed)

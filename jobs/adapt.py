@@ -3,7 +3,7 @@
 
     python jobs/adapt.py --bundle runs/mine --source "refuge:data/REFUGE?split=train" \\
         --target folder:data/new-hospital --to runs/adapted
-    ray job submit --working-dir . -- jobs/adapt.py --recipe paper --workers 4 --gpu ...
+    ray job submit --working-dir . -- jobs/adapt.py --workers 4 --gpu ...
 
 The same command again goes on where the last one ended. Exit codes: 0 published, 2 bad
 configuration, 4 refused by the gate: the bundle in force stays as it is. The summary, which the
@@ -75,10 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result.run,
         exit_code=code,
         published=result.published,
+        target={"used": len(result.target.crops), "left_out": result.target.left_out},
         checks=gate.report(result.checks),
         epochs=len(result.history),
         bundle=result.bundle.digest,
     )
+    print(result.target)
     print(f"the gate, after {len(result.history)} epochs:")
     for check in result.checks:
         print(f"  {check}")

@@ -1,6 +1,7 @@
 """Shared fixtures: the real pictures, when they are there; one S3 server and one local Ray."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,18 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # A property is no benchmark: on a busy machine an example may take its time.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file in one process, and begin with the files that start clusters.
+
+    Clusters mostly wait, so that the other process has the cores meanwhile; what is short comes
+    last and fills the gaps.
+    """
+    waits = {item.path for item in items if item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: item.path not in waits)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -57,10 +70,22 @@ def bucket(s3: Server) -> str:
 
 @pytest.fixture(scope="session")
 def ray_local(s3_address: Server) -> Iterator[None]:
-    """One Ray on this machine for every test that wants it."""
+    """One Ray for every test of this process that wants it, in a folder of its own.
+
+    Another process of the tests has another; `tmp_path` would be too long for Ray's sockets.
+    """
     import ray
 
-    # Local, whatever cluster another process of this machine has started.
-    ray.init("local", num_cpus=4, object_store_memory=200_000_000, include_dashboard=False)
-    yield
-    ray.shutdown()
+    with tempfile.TemporaryDirectory(
+        prefix="fundus-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
+        # Local, whatever cluster another process of this machine has started.
+        ray.init(
+            "local",
+            num_cpus=4,
+            object_store_memory=200_000_000,
+            include_dashboard=False,
+            _temp_dir=folder,
+        )
+        yield
+        ray.shutdown()

@@ -12,7 +12,7 @@ from itertools import groupby
 import clusters
 import pytest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 
 MEMORY = 4 << 30
 POOLS = {

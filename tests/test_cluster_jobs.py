@@ -1,7 +1,7 @@
 """Jobs as files on a real head that demands a token: both forms of submission, once a night.
 
-Every job is submitted in both forms, for its help; a screening runs in one and an adaptation in the
-other.
+One job is submitted in both forms for its help; tests/test_jobs_errors.py asks every job for its
+help. A screening runs in one form and an adaptation in the other.
 
 One head for all; the jobs run on it, since it is the only node.
 """
@@ -12,7 +12,6 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import clusters
@@ -24,7 +23,7 @@ from fundus.datasets.synthetic import write_archive
 from fundus.models import bundle as bundles
 from fundus.synthetic.camera import hospital
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 
 TOKEN, WRONG = "b" * 64, "c" * 64
 JOBS = sorted(f"jobs/{file.name}" for file in (ROOT / "jobs").glob("*.py"))
@@ -61,14 +60,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("sent", [False, True], ids=["bare", "sent along"])
-def test_every_job_is_submitted_in_both_forms(head: Head, project: Path, sent: bool) -> None:
+def test_a_job_is_submitted_in_both_forms(head: Head, project: Path, sent: bool) -> None:
     """Bare it runs in the head's project; sent along where it was unpacked, run bit and all."""
     form = ["--working-dir", str(project)] if sent else []
-    with ThreadPoolExecutor(3) as threads:
-        ended = list(threads.map(lambda job: submit(head, *form, "--", job, "--help"), JOBS))
-    for job, done in zip(JOBS, ended, strict=True):
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert f"usage: {Path(job).name}" in done.stdout
+    done = submit(head, *form, "--", "jobs/plan.py", "--help")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "usage: plan.py" in done.stdout
 
 
 def test_a_job_that_is_sent_along_reads_what_was_sent_with_it(head: Head, project: Path) -> None:
@@ -136,7 +133,6 @@ def test_a_night_runs_once_and_ends_with_the_jobs_own_code(head: Head, tmp_path:
     assert again.returncode == 6 and "screen-2027-01-31 was submitted already" in again.stderr
     followed = nightly(head, "--follow", *words)
     assert followed.returncode == 2 and "screen: " in followed.stdout, followed.stderr
-    assert nightly(head, "--try", "2", *words).returncode == 2
 
 
 def test_ray_itself_refuses_an_id_that_it_knows(head: Head) -> None:

@@ -13,7 +13,6 @@ SCRIPT = clusters.ROOT / "deploy/aws/keep_logs.sh"
 
 
 @pytest.mark.s3
-@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("aws"), reason="the AWS command line is not here")
 def test_logs_are_copied_again_as_they_grow_and_one_copier_runs_on_a_node(
     s3: Server, bucket: str, tmp_path: Path

@@ -83,6 +83,14 @@ def test_a_call_that_comes_second_says_so_even_at_the_same_moment(
     assert nightly.main(WORDS) == 6
 
 
+def test_a_second_try_of_a_night_is_another_submission(
+    nightly: ModuleType, cluster: Cluster
+) -> None:
+    assert nightly.main(WORDS) == 3
+    assert nightly.main(["--try", "2", *WORDS]) == 3
+    assert list(cluster.jobs) == ["screen-2027-01-31", "screen-2027-01-31-2"]
+
+
 def test_a_night_that_nobody_submitted_cannot_be_followed(nightly: ModuleType) -> None:
     assert nightly.main(["--follow", *WORDS]) == 7
 

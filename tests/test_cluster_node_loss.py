@@ -1,6 +1,5 @@
 """Real jobs on a cluster that loses a node in the middle: every row once, training to its end."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from fundus.models import bundle as bundles
 from fundus.storage.places import open_place
 from fundus.synthetic.camera import clinic, hospital
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 
 PICTURES = 120
 POOLS = {
@@ -78,11 +77,7 @@ def check_whole(started: subprocess.Popen, results: Path) -> None:
     assert set(rows["status"].to_pylist()) == {"ok"}
 
 
-@pytest.mark.skipif(
-    not os.environ.get("FUNDUS_LONG"),
-    reason="five minutes; test_cluster_autoscaling does the same with stages that sleep: set"
-    " FUNDUS_LONG=1",
-)
+@pytest.mark.slow
 def test_a_gpu_node_that_the_autoscaler_brought_is_killed(archive: Path, bundle: Path) -> None:
     with clusters.head(pools=POOLS) as head:
         started = screening(head, archive, bundle, FUNDUS_GROWS_TO="CPU=4 GPU=2")
@@ -109,6 +104,7 @@ def history(checkpoint: Path) -> list[dict[str, float]]:
     return torch.load(checkpoint, weights_only=True)["history"]
 
 
+@pytest.mark.slow
 def test_a_node_that_the_autoscaler_brought_is_killed_in_adaptation(bundle: Path) -> None:
     runs = bundle.parent / "runs"
     words = ("--bundle", bundle, "--to", bundle.parent / "adapted", "--storage", runs)

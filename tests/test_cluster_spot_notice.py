@@ -152,7 +152,6 @@ say(done=sorted(i for i, _, _ in done), nodes=sorted({n for _, n, t in done if t
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
 def test_a_node_under_notice_is_drained_and_the_job_goes_on_elsewhere() -> None:
     with clusters.head() as head, head.worker(cpus=2), head.worker(cpus=2):
         job = head.driver(JOB)

@@ -67,3 +67,11 @@ runpy.run_path("jobs/plan.py", run_name="__main__")
     )
     assert done.returncode == 1
     assert "Traceback" in done.stderr and done.stderr.endswith("ValueError: a bug\n")
+
+
+@pytest.mark.parametrize("job", job_files.NAMES)
+def test_every_job_has_a_help(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        job_files.load(job).main(["--help"])
+    assert ended.value.code == 0
+    assert "usage: " in capsys.readouterr().out

@@ -104,7 +104,6 @@ def forms_of(secret):
     return re.compile(re.escape(secret.encode()) + b"|" + numbers)
 
 
-@pytest.mark.slow
 def test_nothing_of_a_patient_and_no_secret_is_in_rows_logs_errors_or_names(archive, tmp_path):
     """DICOM with planted names, sound and broken, and a grep over all that the run leaves."""
     planted = {

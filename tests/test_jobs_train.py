@@ -20,7 +20,6 @@ def words(tmp_path: Path, bundle: str, *more: str, members: int = 2) -> list[str
     return [*given, *(word for change in changes for word in ("--change", change))]
 
 
-@pytest.mark.slow
 def test_members_are_trained_apart_and_go_on_together(
     ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

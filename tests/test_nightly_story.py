@@ -4,7 +4,6 @@ import importlib
 from pathlib import Path
 
 import pyarrow.dataset as ds
-import pytest
 
 from fundus.datasets.synthetic import write_archive
 from fundus.ledger import current
@@ -25,7 +24,6 @@ def newest(results: Path) -> list[dict]:
     return ds.dataset([str(results / file.path) for file in files]).to_table(columns).to_pylist()
 
 
-@pytest.mark.slow
 def test_the_second_night_screens_what_is_new_or_changed(ray_local: None, tmp_path: Path) -> None:
     archive, results, adapted = tmp_path / "archive", tmp_path / "results", tmp_path / "adapted"
     pictures = write_archive(archive, (hospital(),), count=8, seed=1)

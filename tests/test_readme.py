@@ -175,7 +175,6 @@ def test_the_table_of_exit_codes_has_the_gates() -> None:
     assert f"\n| {refused} | `adapt.py` alone: the gate refused" in README
 
 
-@pytest.mark.slow
 def test_a_newcomers_way_from_training_to_rows(
     ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,7 +78,6 @@ def test_rays_own_metrics_in_the_dashboard_are_rays() -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
 def test_what_a_job_counts_is_scraped_and_what_it_logs_names_the_run() -> None:
     with clusters.head(cpus=1) as head:
         job = head.driver(JOB, FUNDUS_LOG="json")

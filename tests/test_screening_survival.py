@@ -27,7 +27,6 @@ def bundle(tmp_path: Path) -> list[str]:
     return ["--", "--bundle", str(tmp_path / "bundle"), "--precropped", "--gradability", "off"]
 
 
-@pytest.mark.slow
 @pytest.mark.s3
 def test_nothing_is_lost_or_comes_twice_whatever_is_killed(
     bundle: list[str], capsys: pytest.CaptureFixture[str]
@@ -36,11 +35,8 @@ def test_nothing_is_lost_or_comes_twice_whatever_is_killed(
     assert "0 wrong" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.s3
-@pytest.mark.skipif(
-    not os.environ.get("FUNDUS_LONG"), reason="stalls make it minutes long: set FUNDUS_LONG=1"
-)
+@pytest.mark.slow
 def test_a_hospitals_archive_comes_through_faults_as_it_does_without(
     fundus_data: Path, bundle: list[str]
 ) -> None:

@@ -1,15 +1,18 @@
 """The adversarial step does what the paper says, and would be caught doing the opposite."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fundus.datasets.batches import Crops
-from fundus.models.networks import DeepLab, DeepLabConfig, Discriminator
+from fundus.models.networks import DeepLab, DeepLabConfig, Discriminator, to_input
 from fundus.models.thresholds import Thresholds
-from fundus.training.adaptation import AdaptationLearner, freeze_batch_norm
-from fundus.training.recipes import AdaptationRecipe
+from fundus.training.adaptation import AdaptationLearner, blend_batch_norm, freeze_batch_norm
+from fundus.training.loop import run_epochs
+from fundus.training.recipes import AdaptationRecipe, quick
 
 
 def crops(count: int, brightness: int) -> Crops:
@@ -130,3 +133,40 @@ def test_frozen_batch_norm_keeps_the_sources_statistics() -> None:
 def test_a_recipe_of_nothing_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is 0"):
         AdaptationRecipe("test", **{field: 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 33])
+def test_the_default_recipe_adapts_to_any_number_of_pictures(count: int) -> None:
+    """Self-training with blended batch norm: one picture left over for a slice was a crash."""
+    torch.manual_seed(0)
+    adapting = AdaptationLearner(
+        DeepLab(DeepLabConfig(aspp_channels=8)),
+        Discriminator(patch=True),
+        replace(quick().adaptation, epochs=1, precision="float32"),
+        crops(16, 255),
+        crops(4, 255),
+        crops(count, 60),
+        thresholds=Thresholds(),
+    )
+    [row] = run_epochs(adapting, 1)
+    assert np.isfinite([row["loss_seg_src"], row["loss_seg_trg"]]).all()
+    weights = adapting.average.module.state_dict().values()
+    assert all(torch.isfinite(value.float()).all() for value in weights)
+
+
+@pytest.mark.parametrize("count", [1, 17, 18])
+def test_every_target_picture_weighs_the_same_in_the_statistics(count: int) -> None:
+    """Slices of 16 gave the last picture of 17 the weight of the first sixteen together."""
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    pictures = torch.randint(0, 255, (count, 3, 8, 8), dtype=torch.uint8)
+    blend_batch_norm(network, pictures, 1.0)
+    seen = to_input(pictures).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(network[0].running_mean, seen)
+
+
+def test_one_picture_says_nothing_of_a_spread_that_it_has_not() -> None:
+    """Where a layer sees one value per picture, the source's variance stays."""
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3))
+    network[1].running_var.fill_(4)
+    blend_batch_norm(network, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 1.0)
+    assert network[1].running_var.tolist() == [4, 4, 4]

@@ -133,7 +133,6 @@ def compare(step: str, folder: Path, *, gpu: bool, tolerance: float) -> None:
             torch.testing.assert_close(found[name], gradient.cpu(), atol=tolerance, rtol=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", ["detector", "segmenter", "adversarial"])
 def test_two_workers_have_the_gradients_of_one_process(
     ray_local: None, tmp_path: Path, step: str
@@ -141,7 +140,6 @@ def test_two_workers_have_the_gradients_of_one_process(
     compare(step, tmp_path, gpu=False, tolerance=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     torch.cuda.device_count() < 2, reason="wants two GPUs: SyncBatchNorm has no CPU kernel"
 )

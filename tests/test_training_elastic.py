@@ -55,7 +55,6 @@ def cluster() -> Iterator[tuple[Cluster, Any]]:
         machines.shutdown()
 
 
-@pytest.mark.slow
 def test_a_training_outlives_the_announced_end_of_a_machine(
     cluster: tuple[Cluster, Any], tmp_path: Path
 ) -> None:

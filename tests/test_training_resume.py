@@ -117,7 +117,6 @@ def test_a_machine_that_is_to_go_leaves_a_checkpoint_in_the_middle_of_an_epoch(
     assert done == [4]
 
 
-@pytest.mark.slow
 def test_kill_9_of_a_training_and_the_same_command_again(
     under_way: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
@@ -139,7 +138,6 @@ def test_kill_9_of_a_training_and_the_same_command_again(
     assert bundles.load(tmp_path / "bundle").networks["source_only"].scores["epoch"] == 40
 
 
-@pytest.mark.slow
 def test_the_death_of_a_worker_costs_at_most_the_epoch_in_progress(
     under_way: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fundus.anatomy import biomarkers
 from fundus.anatomy.labels import disc_of
-from fundus.datasets.samples import LabelledSet, Sample
+from fundus.datasets.samples import LabelledSet, Sample, person_of
 from fundus.errors import ConfigurationError
 from fundus.images import fov, roi
 from fundus.images.roi import Roi
@@ -33,10 +33,15 @@ class Crops:
     """(N,) of the expert's mask; NaN where there is none."""
     sets: tuple[str, ...] = ()
     """The data set of each picture: whose camera and whose experts; "" where it does not matter."""
+    persons: tuple[str, ...] = ()
+    """Whose eye each picture shows (samples.person_of); unless given, each is another person's."""
 
     def __post_init__(self) -> None:
         if not self.sets:
             object.__setattr__(self, "sets", ("",) * len(self.ids))
+        if not self.persons:
+            apart = tuple(f"{name}/{i}" for name, i in zip(self.sets, self.ids, strict=True))
+            object.__setattr__(self, "persons", apart)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,6 +55,7 @@ class Crops:
             self.masks[chosen],
             self.vcdr[chosen],
             tuple(self.sets[i] for i in chosen),
+            tuple(self.persons[i] for i in chosen),
         )
 
 
@@ -89,18 +95,22 @@ def join(parts: Sequence[Crops]) -> Crops:
         torch.cat([part.masks for part in parts]),
         np.concatenate([part.vcdr for part in parts]),
         tuple(name for part in parts for name in part.sets),
+        tuple(name for part in parts for name in part.persons),
     )
 
 
 HELD_BACK = 8
-"""One labelled picture in so many validates and is not learned from."""
+"""One person in so many validates and is not learned from."""
 
 
-def split(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to learn from, and each eighth, to validate on: the same for every run."""
-    indices = np.arange(count)
-    validation = indices % HELD_BACK == HELD_BACK - 1
-    return indices[~validation], indices[validation]
+def split(persons: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to learn from, and those of each eighth person, to validate on: always the same.
+
+    persons: whose eye each picture shows; all of a person's pictures lie on one side.
+    """
+    numbers = {person: number for number, person in enumerate(dict.fromkeys(persons))}
+    held = np.array([numbers[one] % HELD_BACK == HELD_BACK - 1 for one in persons], dtype=bool)
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def batches(
@@ -171,6 +181,7 @@ def crops_of(labelled: LabelledSet, side: int, place: Place) -> Crops:
         torch.from_numpy(np.stack(masks)),
         np.array(vcdr, dtype=float),
         tuple(sample.set for sample in labelled.samples),
+        tuple(map(person_of, labelled.samples)),
     )
 
 

@@ -34,7 +34,8 @@ def read_manifest(path: Path, **wanted: str) -> list[Sample]:
     Columns: image; and, all optional, mask (8-bit lossless, 0 background, 1 rim, 2 cup; the disc
     alone as 0 and 1), id (else the path of the image), set (else the table's name),
     glaucoma (1, 0, yes, no, true, false or empty), split, annotation ("disc+cup", "disc", "none";
-    without that column every mask is "disc+cup"), laterality (OD, OS or empty).
+    without that column every mask is "disc+cup"), laterality (OD, OS or empty),
+    subject (who the eye belongs to: a person is never learned from and validated on).
 
     path: the table. wanted: column=value, rows equal in all of them are kept. A missing file, an
     unknown value or column fails at once, naming the table and the row, or the missing file.
@@ -119,5 +120,6 @@ def _sample(path: Path, number: int, row: dict[str, str]) -> Sample:
         glaucoma=GLAUCOMA[glaucoma],
         split=row.get("split", ""),
         laterality=laterality or None,
+        subject=row.get("subject", ""),
         convert=partial(from_plain, structures=structures),
     )

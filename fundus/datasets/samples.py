@@ -1,6 +1,7 @@
 """A labelled picture and a set of them: read on demand, in one label convention, or refused."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,9 @@ from fundus.images.decode import Refused, decode
 
 ORIENTATION = 0x0112
 """The EXIF tag; its values 5 to 8 swap width and height."""
+
+EYE_OF_A_PAIR = re.compile(r"(.*\d)[-_ ]?(?:OD|OS|L|R)")
+"""An id that ends in the eye's side after a number; the group is what both eyes share."""
 
 FOLDS = ("learn", "held")
 """Sides of the split that every layout knows by `fold=`."""
@@ -46,6 +50,8 @@ class Sample:
     laterality: str | None = None
     """"OD" or "OS" where the set says so."""
     convert: Convert = from_plain
+    subject: str = ""
+    """Who the eye belongs to, where the set says so; "" where it does not."""
     stereo_pair: bool = False
     """The file holds two views side by side; the sample is the left one, as RIM-ONE r3 marks it."""
 
@@ -57,6 +63,10 @@ class Sample:
             image = decode(content)
         except Refused as error:
             raise ConfigurationError(f"{self.image}: {error.reason}") from error
+        return self.seen(image)
+
+    def seen(self, image: np.ndarray) -> np.ndarray:
+        """The part of the file's picture (HWC) that the sample is: all, or a pair's left view."""
         return _left_view(image) if self.stereo_pair else image
 
     def read_mask(self) -> np.ndarray | None:
@@ -102,11 +112,22 @@ class LabelledSet:
         return total.hexdigest()
 
 
+def person_of(sample: Sample) -> str:
+    """A key that both eyes, and all pictures, of one person share.
+
+    The set's own `subject` decides, else an id that ends in a laterality after a number, as
+    `N-1-L` and `N-1-R` of RIM-ONE r3 or `RET002OD` of PAPILA. Any other picture is a person.
+    """
+    pair = EYE_OF_A_PAIR.fullmatch(sample.id)
+    return f"{sample.set}/{sample.subject or (pair[1] if pair else sample.id)}"
+
+
 def folded(samples: Sequence[Sample], fold: str) -> list[Sample]:
     """The side of an honest split: "learn", two thirds, or "held", the third never learned from.
 
-    The picture file's SHA-256 decides, whatever the order or company: copies of one file lie on one
-    side. ConfigurationError for another word.
+    A SHA-256 decides, whatever the order or company: that of the person, where the set names
+    persons or pairs of eyes, so that nobody lies on both sides; else that of the picture file, so
+    that copies of one file lie on one side. ConfigurationError for another word.
     """
     if fold not in FOLDS:
         raise ConfigurationError(f"fold={fold}: not one of {', '.join(FOLDS)}")
@@ -156,7 +177,9 @@ def only(samples: Sequence[Sample], **wanted: str) -> list[Sample]:
 
 
 def _is_held(sample: Sample) -> bool:
-    return int(hashlib.sha256(existing(sample.image).read_bytes()).hexdigest(), 16) % 3 == 0
+    known = sample.subject or EYE_OF_A_PAIR.fullmatch(sample.id)
+    told = person_of(sample).encode() if known else existing(sample.image).read_bytes()
+    return int(hashlib.sha256(told).hexdigest(), 16) % 3 == 0
 
 
 def _matlab_mask(path: Path) -> np.ndarray:

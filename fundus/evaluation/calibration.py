@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from fundus.anatomy import scores
 from fundus.anatomy.risk import RiskModel, log_odds, logistic, referral_threshold
 from fundus.anatomy.scores import Summary
-from fundus.datasets.samples import LabelledSet
+from fundus.datasets.samples import LabelledSet, person_of
 from fundus.errors import ConfigurationError
 from fundus.images import roi
 from fundus.models.measuring import Measured, measure_maps
@@ -44,10 +44,13 @@ class Eyes:
     """(N,) float, measured."""
     vcdr_sd: np.ndarray
     """(N,) float, its spread over the maps."""
+    persons: np.ndarray | None = None
+    """(N,) whose eye each is (samples.person_of); None: each another person's."""
 
     def take(self, chosen: np.ndarray) -> "Eyes":
         """The eyes at these indices, or where the (N,) bool is True."""
-        return Eyes(self.glaucoma[chosen], self.vcdr[chosen], self.vcdr_sd[chosen])
+        persons = None if self.persons is None else self.persons[chosen]
+        return Eyes(self.glaucoma[chosen], self.vcdr[chosen], self.vcdr_sd[chosen], persons)
 
 
 @dataclass(frozen=True)
@@ -134,16 +137,17 @@ def measure_set(
 ) -> tuple[Eyes, int]:
     """The labelled eyes that have a vCDR and its spread, and the count of those that have not."""
     samples = [sample for sample in labelled.samples if sample.glaucoma is not None]
-    known = []
+    known, persons = [], []
     for number, sample in enumerate(samples, start=1):
         image = sample.read_image()
         eye = measure_picture(image, predictor, precropped=precropped)
         if eye and eye.biomarkers.vcdr is not None and eye.vcdr_sd is not None:
             known.append((sample.glaucoma, eye.biomarkers.vcdr, eye.vcdr_sd))
+            persons.append(person_of(sample))
         if number % 50 == 0 or number == len(samples):
             log.info("%s: %d of %d eyes", labelled.name, number, len(samples))
     glaucoma, vcdr, vcdr_sd = np.array(known, float).reshape(-1, 3).T
-    return Eyes(glaucoma.astype(bool), vcdr, vcdr_sd), len(samples) - len(known)
+    return Eyes(glaucoma.astype(bool), vcdr, vcdr_sd, np.array(persons)), len(samples) - len(known)
 
 
 def measure_picture(
@@ -183,7 +187,7 @@ def cross_validate(eyes: Eyes, specificity: float) -> Report:
     """Ten folds, glaucoma spread evenly over them: fit on nine, judge the tenth."""
     risks = np.zeros(len(eyes.glaucoma))
     referred = np.zeros(len(eyes.glaucoma), bool)
-    for held in folds(eyes.glaucoma):
+    for held in folds(eyes.glaucoma, eyes.persons):
         seen, unseen = eyes.take(~held), eyes.take(held)
         fitted = fit(seen)
         threshold = referral_threshold(fitted.risks(seen.take(~seen.glaucoma)), specificity)
@@ -201,13 +205,24 @@ def cross_validate(eyes: Eyes, specificity: float) -> Report:
     )
 
 
-def folds(glaucoma: np.ndarray, seed: int = 0) -> Iterator[np.ndarray]:
-    """(N,) bool masks of the eyes held back in turn, each eye once; either class is dealt out."""
-    fold = np.zeros(len(glaucoma), int)
+def folds(
+    glaucoma: np.ndarray, persons: np.ndarray | None = None, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """(N,) bool masks of the eyes held back in turn, each eye once.
+
+    Persons are dealt out, those with glaucoma in an eye apart from the others; both eyes of a
+    person are held back together.
+    """
+    whose = np.arange(len(glaucoma)) if persons is None else persons
+    _, first, number = np.unique(whose, return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(first))[number]  # persons in the order of their first eye
+    ill = np.zeros(len(first), bool)
+    np.logical_or.at(ill, number, glaucoma)
+    fold = np.zeros(len(first), int)
     generator = np.random.default_rng(seed)
-    for members in (np.flatnonzero(glaucoma), np.flatnonzero(~glaucoma)):
+    for members in (np.flatnonzero(ill), np.flatnonzero(~ill)):
         fold[generator.permutation(members)] = np.arange(len(members)) % FOLDS
-    return (fold == number for number in range(FOLDS))
+    return (fold[number] == one for one in range(FOLDS))
 
 
 def _bins(risks: np.ndarray, glaucoma: np.ndarray) -> Iterator[Bin]:

@@ -14,6 +14,7 @@ self-training (mean teacher):
 """
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -229,20 +230,30 @@ def blend_batch_norm(network: nn.Module, pictures: Tensor, share: float, size: i
     """Move batch-norm statistics from the source's toward those of these pictures, in place.
 
     share: 0 keeps the source's, 1 takes those of (N, 3, S, S) uint8 pictures; half-way lifted disc
-    and cup in the trials of docs/experiments.md.
+    and cup in the trials of docs/experiments.md. Every picture weighs the same, whatever slices of
+    at most `size` the pictures are seen in. A variance of 0, as one picture gives wherever a layer
+    sees one value per picture, says nothing of the target: there the source's stays.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = {k: v.clone() for k, v in network.state_dict().items() if "running_" in k}
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
+    if len(pictures) == 1:
+        pictures = pictures.repeat(2, 1, 1, 1)  # train mode refuses a batch of one
     network.train()
+    seen = 0
     with torch.no_grad():
-        for start in range(0, len(pictures), size):
-            forward(network, pictures[start : start + size], "float32")
+        for some in torch.tensor_split(pictures, ceil(len(pictures) / size)):
+            seen += len(some)
+            for norm in norms:
+                norm.momentum = len(some) / seen  # the running average over pictures
+            forward(network, some, "float32")
     after = network.state_dict()
     blended = {k: torch.lerp(before[k], after[k], share) for k in before}
+    for name in blended:
+        if name.endswith("running_var"):
+            blended[name] = torch.where(after[name] > 0, blended[name], before[name])
     network.load_state_dict(after | blended)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -155,7 +155,9 @@ def seed_generators(*numbers: int) -> None:
 def synchronised(network: nn.Module) -> nn.Module:
     """Prepare a network for this worker: its device, data-parallel, batch norm over all GPUs.
 
-    PyTorch's SyncBatchNorm has no CPU kernel: CPU workers keep their own statistics.
+    PyTorch's SyncBatchNorm has no CPU kernel. On CPUs each worker normalises by its own part of the
+    batch, and the running statistics are those of the first worker: the data-parallel wrapper sends
+    them to all others before each step.
     """
     context = ray.train.get_context()
     if torch.cuda.is_available() and context.get_world_size() > 1:

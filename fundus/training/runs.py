@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.public import anchored, open_set
-from fundus.datasets.samples import LabelledSet
+from fundus.datasets.samples import LabelledSet, person_of
 from fundus.errors import ConfigurationError
 from fundus.models import bundle as bundles
 from fundus.models import networks
@@ -30,7 +30,7 @@ from fundus.training.adaptation import AdaptationLearner
 from fundus.training.loop import Row
 from fundus.training.recipes import AdaptationRecipe, Recipe, RecipeBook
 from fundus.training.source import SourceLearner
-from fundus.training.targets import target_crops, unlabelled
+from fundus.training.targets import Target, read_target
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,13 @@ class AdaptConfig:
     storage: Path | str = "runs"
     workers: Workers = field(default_factory=Workers)
 
+    def __post_init__(self) -> None:
+        if self.recipe.batch < self.workers.most:
+            raise ConfigurationError(
+                f"a batch of {self.recipe.batch} cannot be shared by {self.workers.most} workers:"
+                f" give fewer --workers, or --change batch={self.workers.most}"
+            )
+
 
 @dataclass(frozen=True)
 class Adaptation:
@@ -95,6 +102,8 @@ class Adaptation:
     """The bundle in force: the adapted one if it was published, else the one it started from."""
     history: list[Row]
     checks: tuple[gate.Check, ...]
+    target: Target
+    """The pictures that were adapted to, and how many were left out."""
     published: bool
 
 
@@ -126,7 +135,7 @@ def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
                 for s in labelled
             ]
         )
-        learn, validate = batches.split(len(crops))
+        learn, validate = batches.split(crops.persons)
         return crops.take(learn), crops.take(validate)
 
     members = _members(recipe)
@@ -176,7 +185,7 @@ def _train_member(
         )
 
     described = recipe.described() | {"roi_scale": scale}
-    name = run_name(config.role, described, decisive, config.encoder, config.from_scratch)
+    name = training_name(config, described, decisive)
     state, history = loop.fit(
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
@@ -224,7 +233,12 @@ def adapt(config: AdaptConfig) -> Adaptation:
         "precropped": config.precropped,
         "source_only": source_only.digest,
     }
-    data = on_a_worker(config.workers, _described_sets, config.sources, config.targets)
+    data = on_a_worker(config.workers, _described_sets, config.sources)
+    target = on_a_worker(
+        config.workers, read_target, config.targets, start, precropped=config.precropped
+    )
+    data += target.described
+    pictures = ray.put(target.crops)  # once for all workers and the gate
 
     def make_learner() -> AdaptationLearner:
         context = ray.train.get_context()
@@ -234,7 +248,8 @@ def adapt(config: AdaptConfig) -> Adaptation:
             loop.synchronised(source_only.build()),
             loop.synchronised(discriminator),
             recipe,
-            *_source_and_target(config, start),
+            *_source(config, start),
+            ray.get(pictures),
             thresholds=start.thresholds,
             rank=context.get_world_rank(),
             world=context.get_world_size(),
@@ -245,19 +260,20 @@ def adapt(config: AdaptConfig) -> Adaptation:
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
     network = Network(source_only.config, kept(state), described, data, scores_of(history))
-    checks = on_a_worker(config.workers, _judged, config, start, network)
+    # Ray gives the task what the reference stands for.
+    checks = on_a_worker(config.workers, _judged, config, start, network, pictures)  # type: ignore[arg-type]
     network = replace(network, scores=network.scores | {"gate": gate.report(checks)})
     adapted = start.with_network(ADAPTED, network)
     with written(storage.join(name)) as folder:
         curves.save(history, folder, ADAPTED)
     if not all(check.passed for check in checks):
-        return Adaptation(name, start, history, checks, published=False)
+        return Adaptation(name, start, history, checks, target, published=False)
     with written(to) as folder:
         if to.uri != place_at(str(config.bundle)).uri:
             bundles.copy(config.bundle, folder)
         bundles.save(adapted, folder)
         curves.save(history, folder, ADAPTED)
-    return Adaptation(name, adapted, history, checks, published=True)
+    return Adaptation(name, adapted, history, checks, target, published=True)
 
 
 def save_summary(storage: Path | str, name: str, **told: Any) -> str:
@@ -271,19 +287,19 @@ def save_summary(storage: Path | str, name: str, **told: Any) -> str:
     return f"{storage}/{name}/summary.json"
 
 
-def _source_and_target(config: AdaptConfig, start: Bundle) -> tuple[Crops, Crops, Crops]:
-    """Source to learn from, source to validate on, target; the sets are opened here."""
+def _source(config: AdaptConfig, start: Bundle) -> tuple[Crops, Crops]:
+    """The source to learn from, and to validate on; the sets are opened here."""
     labelled = [_labelled(spec) for spec in config.sources]
-    targets = [unlabelled(open_set(spec)) for spec in config.targets]
     side, scale = start.preprocessing.roi_side, start.preprocessing.roi_scale
     source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
-    target = batches.join([target_crops(s, start, precropped=config.precropped) for s in targets])
-    learn, validate = batches.split(len(source))
-    return source.take(learn), source.take(validate), target
+    learn, validate = batches.split(source.persons)
+    return source.take(learn), source.take(validate)
 
 
-def _judged(config: AdaptConfig, start: Bundle, adapted: Network) -> tuple[gate.Check, ...]:
-    _, validation, target = _source_and_target(config, start)
+def _judged(
+    config: AdaptConfig, start: Bundle, adapted: Network, target: Crops
+) -> tuple[gate.Check, ...]:
+    _, validation = _source(config, start)
     source_only = start.networks[SOURCE_ONLY]
     return gate.judge(_built(source_only), _built(adapted), validation, target, start.thresholds)
 
@@ -291,6 +307,12 @@ def _judged(config: AdaptConfig, start: Bundle, adapted: Network) -> tuple[gate.
 def _built(network: Network) -> nn.Module:
     """The network, on the GPU where there is one."""
     return network.build().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def training_name(config: TrainConfig, described: dict[str, Any], decisive: tuple[Any, ...]) -> str:
+    """The name of one network's training; of an --encoder its content counts, not its path."""
+    encoder = hashlib.sha256(config.encoder.read_bytes()).hexdigest() if config.encoder else None
+    return run_name(config.role, described, decisive, encoder, config.from_scratch)
 
 
 def run_name(role: str, *decisive: Any) -> str:
@@ -323,7 +345,7 @@ def _calibrated(
     """The detector's confidence, on the frames that its training kept back to validate on."""
     labelled = [_labelled(spec) for spec in config.sources]
     frames = batches.join([batches.frames(each, recipe.side) for each in labelled])
-    validation = frames.take(batches.split(len(frames))[1])
+    validation = frames.take(batches.split(frames.persons)[1])
     return certainty.calibrate(_built(detector), validation, recipe)
 
 
@@ -375,21 +397,16 @@ def _labelled(spec: str) -> LabelledSet:
         raise ConfigurationError(
             f"{spec}: {without} of {len(labelled.samples)} pictures have no mask"
         )
-    if len(labelled.samples) < batches.HELD_BACK:
+    if len({person_of(s) for s in labelled.samples}) < batches.HELD_BACK:
         raise ConfigurationError(
-            f"{spec}: give at least {batches.HELD_BACK} pictures, one to validate on"
+            f"{spec}: give at least {batches.HELD_BACK} persons' pictures, one to validate on"
         )
     return labelled
 
 
-def _described_sets(
-    sources: Sequence[str], targets: Sequence[str] = ()
-) -> tuple[dict[str, Any], ...]:
-    """What a bundle says of the sets; they are opened, and read whole."""
-    return (
-        *(_described(_labelled(spec), "labelled source") for spec in sources),
-        *(_described(unlabelled(open_set(spec)), "target, no labels") for spec in targets),
-    )
+def _described_sets(sources: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """What a bundle says of the labelled sets; they are opened, and read whole."""
+    return tuple(_described(_labelled(spec), "labelled source") for spec in sources)
 
 
 def _described(labelled: LabelledSet, role: str) -> dict[str, Any]:

@@ -1,53 +1,156 @@
-"""The target's pictures, as adaptation may see them: without labels, cropped by the detector."""
+"""The target's pictures, as adaptation may see them: without labels, cropped by the detector.
 
+They come through the door of screening: an archive's listing, and the decoder in a process of its
+own. DICOM, JPEG and whatever else screening reads can be adapted to; what cannot be used is left
+out and counted by its reason.
+"""
+
+import hashlib
 import logging
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
 
+from fundus.datasets import batches
 from fundus.datasets.batches import Crops
-from fundus.datasets.samples import LabelledSet
+from fundus.datasets.public import open_set
 from fundus.errors import ConfigurationError
 from fundus.images import roi
+from fundus.images.decode import Refused
+from fundus.images.sandbox import Decoder
 from fundus.models.bundle import Bundle
-from fundus.models.predictor import Predictor
+from fundus.models.predictor import Detection, Predictor
+from fundus.storage.fetch import FetchFailed, fetch_many
+from fundus.storage.listing import walk
 
 log = logging.getLogger(__name__)
 
+LEAST_USED = 0.5
+"""Share of a target's pictures that must be usable: fewer are no sample of what a camera takes."""
+NO_DISC = "no optic disc was found"
 
-def unlabelled(labelled: LabelledSet) -> LabelledSet:
-    """The same pictures without masks or diagnoses."""
-    return replace(
-        labelled,
-        samples=tuple(replace(s, masks=(), structures=(), glaucoma=None) for s in labelled.samples),
-    )
+Found = tuple[str, np.ndarray | str]
+"""A picture's id, and its pixels (HWC uint8 RGB) or why there are none."""
 
 
-def target_crops(target: LabelledSet, bundle: Bundle, *, precropped: bool) -> Crops:
-    """Segmenter inputs of a target: the ROIs that the detector finds in frames, or the
-    segmenter in disc crops (`precropped`).
+@dataclass(frozen=True)
+class Target:
+    """What is adapted to."""
 
-    Frames in which no disc is found are left out and counted in the log.
+    crops: Crops
+    """Segmenter inputs, masks blank."""
+    described: tuple[dict[str, Any], ...]
+    """What a bundle says of each set: name, role, count of pictures used, digest."""
+    left_out: dict[str, int]
+    """Pictures that cannot be used, by reason."""
+
+    def __str__(self) -> str:
+        """For people, one line."""
+        used, out = len(self.crops), sum(self.left_out.values())
+        reasons = "; ".join(f"{count} left out: {why}" for why, count in self.left_out.items())
+        return f"target: {used} of {used + out} pictures used" + (f"; {reasons}" if out else "")
+
+
+def read_target(specs: Sequence[str], bundle: Bundle, *, precropped: bool) -> Target:
+    """Segmenter inputs of the targets: ROIs that the detector finds in frames, or the segmenter in
+    disc crops.
+
+    Args:
+        specs: `folder:PATH` for an archive's pictures, or any set that `open_set` reads; labels
+            are not looked at.
+        bundle: brings the detector, and the side of the inputs.
+        precropped: the pictures are disc crops already.
+
+    Raises:
+        ConfigurationError: a target is not there, or fewer than `LEAST_USED` of its pictures can
+            be used.
     """
-    side = bundle.preprocessing.roi_side
-    predictor = Predictor(bundle)
+    decode = Decoder()
+    look = partial(Predictor(bundle).place, precropped=precropped)
+    parts = [_read_one(spec, bundle.preprocessing.roi_side, look, decode) for spec in specs]
+    left_out = sum((out for *_, out in parts), Counter[str]())
+    crops = batches.join([crops for crops, *_ in parts])
+    return Target(crops, tuple(told for _, told, _ in parts), dict(left_out.most_common()))
+
+
+def _read_one(
+    spec: str, side: int, look: Callable[[np.ndarray], Detection], decode: Decoder
+) -> tuple[Crops, dict[str, Any], Counter[str]]:
+    name, digest, found = _pictures(spec, decode)
     ids, images = [], []
-    for sample in target.samples:
-        image = sample.read_image()
-        place = predictor.place(image, precropped=precropped).roi
-        if place is not None:
-            ids.append(sample.id)
-            images.append(roi.crop(image, place, side, mirrored=True))
-    log.info("%s: disc found in %d of %d frames", target.name, len(ids), len(target.samples))
-    if not images:
+    left_out: Counter[str] = Counter()
+    for picture, pixels in found:
+        if isinstance(pixels, str):
+            left_out[pixels.partition(" (")[0]] += 1
+            continue
+        square = look(pixels).roi
+        if square is None:
+            left_out[NO_DISC] += 1
+            continue
+        ids.append(picture)
+        images.append(roi.crop(pixels, square, side, mirrored=True))
+    used, count = len(ids), len(ids) + left_out.total()
+    reasons = "; ".join(f"{n}: {why}" for why, n in left_out.most_common())
+    log.info("%s: %d of %d pictures used%s", name, used, count, f"; {reasons}" if reasons else "")
+    if not used or used < LEAST_USED * count:
         raise ConfigurationError(
-            f"{target.name}: no disc found in any frame, so there is nothing to adapt to"
+            f"{spec}: only {used} of {count} pictures can be adapted to, and at least"
+            f" {LEAST_USED:.0%} must be ({reasons or 'nothing lies there'}): name a folder of the"
+            " new camera's photographs"
         )
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Crops(
-        tuple(ids),
-        stacked,
-        torch.zeros(len(ids), side, side, dtype=torch.uint8),
-        np.full(len(ids), np.nan),
-    )
+    blank = torch.zeros(used, side, side, dtype=torch.uint8)
+    told = {"name": name, "role": "target, no labels", "count": used, "digest": digest.hexdigest()}
+    return Crops(tuple(ids), stacked, blank, np.full(used, np.nan)), told, left_out
+
+
+def _pictures(spec: str, decode: Decoder) -> tuple[str, Any, Iterator[Found]]:
+    """The set's name, its digest (complete once all pictures are read), and its pictures."""
+    layout, _, path = spec.partition(":")
+    digest = hashlib.sha256()
+    if layout == "folder" and "?" not in path:
+        return PurePosixPath(path).name, digest, _of_archive(path, decode, digest)
+    labelled = open_set(spec)
+
+    def read() -> Iterator[Found]:
+        for sample in labelled.samples:
+            try:
+                content = sample.image.read_bytes()
+            except OSError as error:
+                yield sample.id, f"it cannot be read: {error.strerror}"
+                continue
+            digest.update(sample.id.encode() + hashlib.sha256(content).digest())
+            for picture, pixels in _decoded(sample.id, content, decode):
+                yield picture, pixels if isinstance(pixels, str) else sample.seen(pixels)
+
+    return labelled.name, digest, read()
+
+
+def _of_archive(path: str, decode: Decoder, digest: Any) -> Iterator[Found]:
+    """Of each object below the path, in the order of their URIs."""
+    entries = sorted(walk(path), key=lambda entry: entry.uri)
+    for number, content in fetch_many(entries):
+        uri = entries[number].uri
+        digest.update(uri.rpartition("/")[2].encode())
+        if isinstance(content, FetchFailed):
+            yield uri, content.reason
+            continue
+        digest.update(hashlib.sha256(content).digest())
+        yield from _decoded(uri, content, decode)
+
+
+def _decoded(name: str, content: bytes, decode: Decoder) -> Iterator[Found]:
+    """The pictures of one object; several get the number of their frame."""
+    try:
+        found = decode(content)
+    except Refused as refused:
+        yield name, refused.reason
+        return
+    for one in found:
+        yield name if len(found) == 1 else f"{name}#{one.frame}", one.pixels

@@ -1,0 +1,61 @@
+"""A target comes through the door of screening; what cannot be used is counted, or refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_files import dicom_file
+from PIL import Image
+from test_models_bundle import tiny_bundle
+
+from fundus.errors import ConfigurationError
+from fundus.training.targets import read_target
+
+GREY = np.full((40, 48, 3), 120, np.uint8)
+
+
+def folder(path: Path, *, junk: int) -> str:
+    """Two JPEGs, one PNG, a DICOM object of one frame and one that is named like nothing."""
+    path.mkdir()
+    for name in ("1.jpg", "2.jpg", "3.png"):
+        Image.fromarray(GREY).save(path / name)
+    (path / "4.dcm").write_bytes(dicom_file(GREY))
+    (path / "5").write_bytes(dicom_file(GREY))
+    for number in range(junk):
+        (path / f"junk-{number}.jpg").write_text("no picture")
+    return f"folder:{path}"
+
+
+def test_dicom_and_jpeg_are_adapted_to_and_junk_is_counted(tmp_path: Path) -> None:
+    found = read_target([folder(tmp_path / "new", junk=3)], tiny_bundle(), precropped=True)
+    assert len(found.crops) == 5
+    [(reason, count)] = found.left_out.items()
+    assert count == 3 and "text" in reason
+    [told] = found.described
+    assert (told["name"], told["count"]) == ("new", 5)
+    assert "5 of 8 pictures used" in str(found)
+
+
+def test_a_target_of_which_little_is_left_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"5 of 11 pictures.*6: .*text"):
+        read_target([folder(tmp_path / "new", junk=6)], tiny_bundle(), precropped=True)
+
+
+def test_a_target_in_which_no_disc_is_found_is_refused_at_once(tmp_path: Path) -> None:
+    known = tiny_bundle()
+    blind = replace(known, thresholds=replace(known.thresholds, disc_found=1.1))
+    with pytest.raises(ConfigurationError, match="5: no optic disc"):
+        read_target([folder(tmp_path / "new", junk=0)], blind, precropped=False)
+
+
+def test_a_target_that_changed_is_another_and_its_place_does_not_matter(tmp_path: Path) -> None:
+    """The digest is of the content: a training of the same pictures resumes wherever they lie."""
+    first, moved = (folder(tmp_path / name, junk=0) for name in ("new", "moved"))
+    digests = [
+        read_target([spec], tiny_bundle(), precropped=True).described[0]["digest"]
+        for spec in (first, moved)
+    ]
+    Image.fromarray(GREY + 1).save(tmp_path / "moved/3.png")
+    changed = read_target([moved], tiny_bundle(), precropped=True).described[0]["digest"]
+    assert digests[0] == digests[1] != changed
