@@ -3,9 +3,11 @@
 
     RAY_AUTH_MODE=token RAY_ADDRESS=http://127.0.0.1:8265 deploy/nightly.py \
         --archive s3://clinic --results s3://screening/results --bundle s3://screening/bundles/clinic
+    RAY_AUTH_MODE=token RAY_ADDRESS=http://127.0.0.1:8265 deploy/nightly.py
 
-Everything is handed to jobs/screen.py: another bundle there, adapted or calibrated anew, means that
-the whole archive is screened anew. A value that begins with a dash is written --option=value.
+The second form is for a head whose project folder has a site file, site.toml (docs/site.toml).
+Everything else is handed to jobs/screen.py: another bundle there, adapted or calibrated anew, means
+that the whole archive is screened anew. A value that begins with a dash is written --option=value.
 The submission's id is the night's date, screen-2027-01-31, and Ray refuses an id that it knows: a
 head screens a night once, however often cron calls. A new head knows no ids; there a second run of
 a night finds all rows written. `--try 2` before the others is another id, for a night that failed;

@@ -5,6 +5,8 @@
         --target folder:data/new-hospital --to runs/adapted
     ray job submit --working-dir . -- jobs/adapt.py --workers 4 --gpu ...
 
+With a site file (docs/site.toml), arguments that it holds may be left out.
+
 The same command again goes on where the last one ended. Exit codes: 0 published, 2 bad
 configuration, 4 refused by the gate: the bundle in force stays as it is. The summary, which the
 last line names, holds the code, the gate's figures and the digest of the bundle in force.
@@ -15,13 +17,14 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from fundus import site
 from fundus.errors import ConfigurationError
 from fundus.models.bundle import ADAPTED
 from fundus.runtime import metrics, workers
 from fundus.runtime.resources import reachable
 from fundus.runtime.session import ray_session
 from fundus.training import gate
-from fundus.training.recipes import BOOKS, METHODS, changed
+from fundus.training.recipes import BOOKS, METHODS, book_named, changed
 from fundus.training.runs import AdaptConfig, adapt, save_summary
 
 REFUSED = 4
@@ -34,18 +37,30 @@ def parse(arguments: Sequence[str] | None = None) -> AdaptConfig:
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bundle", required=True, help="with a source-only segmenter")
-    parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
-    parser.add_argument("--target", required=True, action="append", help="layout:path?key=value")
+    parser.add_argument("--bundle", help="with a source-only segmenter")
+    parser.add_argument("--source", action="append", help="layout:path?key=value")
+    parser.add_argument("--target", action="append", help="layout:path?key=value")
     parser.add_argument("--to", help="place of the adapted bundle; default: --bundle")
-    parser.add_argument("--precropped", action="store_true", help="target pictures are disc crops")
-    parser.add_argument("--recipe", choices=BOOKS, default="quick")
+    parser.add_argument(
+        "--precropped",
+        action=argparse.BooleanOptionalAction,
+        help="target pictures are disc crops",
+    )
+    parser.add_argument("--recipe", help=f"default: quick; of {', '.join(BOOKS)}")
     parser.add_argument("--method", choices=METHODS, help="instead of the recipe's")
-    parser.add_argument("--change", action="append", default=[], help="recipe field=value")
+    parser.add_argument("--change", action="append", help="recipe field=value")
     workers.add_arguments(parser)
-    given = parser.parse_args(arguments)
+    given = site.parse(
+        parser,
+        arguments,
+        needed=("bundle", "source", "target"),
+        storage="runs",
+        recipe="quick",
+        change=[],
+        precropped=False,
+    )
     method = [f"method={given.method}"] if given.method else []
-    book = changed(BOOKS[given.recipe](), ADAPTED, method + given.change)
+    book = changed(book_named(given.recipe), ADAPTED, method + given.change)
     return AdaptConfig(
         bundle=given.bundle,
         sources=tuple(given.source),

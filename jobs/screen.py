@@ -13,6 +13,8 @@ again does what is missing, after a kill too. A page for graders is written besi
 jobs/report.py. Credentials come from the standard AWS chain;
 pseudonyms from the key in the environment variable FUNDUS_PSEUDONYM_KEY.
 
+With a site file (docs/site.toml), arguments that it holds may be left out.
+
 Exit codes: 0 every object has its row, failed pictures included; 2 bad configuration; 3 done, but
 more failures than --max-failure-rate; 5 another run holds the results.
 """
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fundus import site
 from fundus.errors import ConfigurationError
 from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
@@ -64,26 +67,43 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--archive", required=True, metavar="URI", help="where the photographs are")
-    add("--results", required=True, metavar="URI", help="folder or s3:// place for the rows")
-    add("--bundle", metavar="URI", default=bundles.default_folder(), help="default: the package's")
+    add("--archive", metavar="URI", help="where the photographs are")
+    add("--results", metavar="URI", help="folder or s3:// place for the rows")
+    add("--bundle", metavar="URI", help="default: the package's")
     add(
         "--status", action="store_true", help="say what is done, missing and failed; screen nothing"
     )
     add("--retry-failed", action="store_true", help="screen failed objects anew")
     add("--max-failure-rate", type=float, default=1.0, metavar="SHARE", help="then exit code 3")
     add("--no-report", dest="report", action="store_false", help="write no page for graders")
-    add("--precropped", action="store_true", help="the pictures are disc crops already")
-    add("--gradability", choices=GRADABILITY, default="refuse", help="of pictures that show little")
+    add(
+        "--precropped",
+        action=argparse.BooleanOptionalAction,
+        help="the pictures are disc crops already",
+    )
+    add("--gradability", choices=GRADABILITY, help="of pictures that show little; default: refuse")
     add("--limit", type=int, metavar="N", help="only the first N objects")
     add("--suffix", action="append", default=[], help="only names that end so; may be repeated")
     add("--glob", help="only paths below the archive that match")
     add("--modified-since", type=_moment, metavar="TIME", help="2027-01-31, or with T12:00:00")
     add("--take-over", action="store_true", help="take the results from a run known to be dead")
-    add("--pseudonymise-uris", action="store_true", help="rows carry an HMAC instead of the URI")
+    add(
+        "--pseudonymise-uris",
+        dest="pseudonyms",
+        action=argparse.BooleanOptionalAction,
+        help="rows carry an HMAC instead of the URI",
+    )
     add("--uri-map", type=Path, metavar="FILE", help="write which pseudonym is which URI")
     add("--dicom-seg", metavar="URI", help="write DICOM Segmentations and Structured Reports here")
-    given = parser.parse_args(arguments)
+    given = site.parse(
+        parser,
+        arguments,
+        needed=("archive", "results"),
+        bundle=bundles.default_folder(),
+        gradability="refuse",
+        precropped=False,
+        pseudonyms=False,
+    )
     screening = Screening(
         archive=given.archive,
         results=given.results,
@@ -95,7 +115,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         gradability=given.gradability,
         retry_failed=given.retry_failed,
         take_over=given.take_over,
-        pseudonymise_uris=given.pseudonymise_uris,
+        pseudonymise_uris=given.pseudonyms,
         uri_map=given.uri_map,
         dicom_out=given.dicom_seg,
     )

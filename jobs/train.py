@@ -5,6 +5,8 @@
     python jobs/train.py detector --source "refuge:data/REFUGE?split=train" --bundle runs/mine
     ray job submit --working-dir . -- jobs/train.py segmenter --recipe paper --workers 4 --gpu ...
 
+With a site file (docs/site.toml), arguments that it holds may be left out.
+
 The same command again goes on where the last one ended. Exit codes: 0 trained, 2 bad configuration.
 The summary, which the last line names, holds the last epoch's figures and the bundle's digest.
 """
@@ -15,12 +17,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fundus import site
 from fundus.errors import ConfigurationError
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY
 from fundus.runtime import workers
 from fundus.runtime.resources import reachable
 from fundus.runtime.session import ray_session
-from fundus.training.recipes import BOOKS, changed
+from fundus.training.recipes import BOOKS, book_named, changed
 from fundus.training.runs import TrainConfig, save_summary, train
 
 ROLES = {"detector": DETECTOR, "segmenter": SOURCE_ONLY}
@@ -34,21 +37,23 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("network", choices=ROLES)
-    parser.add_argument("--source", required=True, action="append", help="layout:path?key=value")
-    parser.add_argument("--bundle", required=True, help="folder or s3:// place of the network")
-    parser.add_argument("--recipe", choices=BOOKS, default="quick")
+    parser.add_argument("--source", action="append", help="layout:path?key=value")
+    parser.add_argument("--bundle", help="folder or s3:// place of the network")
+    parser.add_argument("--recipe", help=f"default: quick; of {', '.join(BOOKS)}")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
     parser.add_argument("--encoder", type=Path, help="ImageNet weights, safetensors, when offline")
     parser.add_argument("--from-scratch", action="store_true", help="without ImageNet weights")
     parser.add_argument("--start", help="bundle to go on from")
     workers.add_arguments(parser)
-    given = parser.parse_args(arguments)
+    given = site.parse(
+        parser, arguments, needed=("source", "bundle"), storage="runs", recipe="quick"
+    )
     role = ROLES[given.network]
     return TrainConfig(
         role=role,
         sources=tuple(given.source),
         bundle=given.bundle,
-        book=changed(BOOKS[given.recipe](), role, given.change),
+        book=changed(book_named(given.recipe), role, given.change),
         encoder=given.encoder,
         from_scratch=given.from_scratch,
         start=given.start,

@@ -192,8 +192,12 @@ def head(
     token: str | None = None,
     pools: dict[str, dict[str, Any]] | None = None,
     idle_minutes: float = 0.1,
+    project: Path = ROOT,
 ) -> Iterator[Head]:
-    """A head node; with `pools` (node types of cluster.yaml), one that starts nodes by itself."""
+    """A head node that starts in the folder `project`, where jobs run that are submitted bare.
+
+    With `pools` (node types of cluster.yaml), one that starts nodes by itself.
+    """
     # Short: the path of a Unix socket holds 107 bytes, of which Ray takes 60.
     folder = Path(tempfile.mkdtemp(prefix="fundus-", dir="/tmp"))
     home = folder / "home"
@@ -229,7 +233,7 @@ def head(
         }
     log = (folder / "head.log").open("w")
     process = subprocess.Popen(
-        command, env=starting, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        command, env=starting, cwd=project, stdout=log, stderr=log, start_new_session=True
     )
     try:
         found = Head(

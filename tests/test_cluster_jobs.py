@@ -30,8 +30,8 @@ JOBS = sorted(f"jobs/{file.name}" for file in (ROOT / "jobs").glob("*.py"))
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with clusters.head(cpus=1, token=TOKEN) as found:
+def head(project: Path) -> Iterator[Head]:
+    with clusters.head(cpus=1, token=TOKEN, project=project) as found:
         yield found
 
 
@@ -106,6 +106,36 @@ def test_a_submitted_adaptation_tells_its_code_in_the_summary_and_its_run_in_the
     lines = [line for log in logs for line in log.read_text().splitlines() if "epoch 1/1" in line]
     [said] = [json.loads(line) for line in lines]
     assert said["run_id"] == summary["run"] and said["name"] == "fundus.training.loop"
+
+
+def test_the_bare_submissions_of_a_site_file_do_a_hospitals_night(
+    head: Head, project: Path, tiny: Path, tmp_path: Path
+) -> None:
+    """The user's own words: no argument but the job. The gate refuses random networks (code 4)."""
+    write_archive(tmp_path / "archive", (hospital(),), count=4, seed=1)
+    lines = {
+        "archive": f"{tmp_path / 'archive'}",
+        "results": f"{tmp_path / 'results'}",
+        "bundle": f"{tiny}",
+        "source": "synthetic:?camera=clinic&count=8&seed=1",
+        "target": f"folder:{tmp_path / 'archive'}",
+        "storage": f"{tmp_path / 'runs'}",
+        "gradability": "off",
+    }
+    text = "".join(f'{name} = "{value}"\n' for name, value in lines.items())
+    text += 'precropped = true\nchange = ["epochs=1", "batch=4"]\n'
+    (project / "site.toml").write_text(text)
+    try:
+        adapting = submit(head, "--", "jobs/adapt.py")
+        [told] = (tmp_path / "runs").glob("*/summary.json")
+        screening = submit(head, "--", "jobs/screen.py")
+    finally:
+        (project / "site.toml").unlink()
+    assert json.loads(told.read_text())["exit_code"] == 4, adapting.stdout + adapting.stderr
+    assert json.loads(told.read_text())["target"] == {"used": 4, "left_out": {}}
+    assert screening.returncode == 0, screening.stdout + screening.stderr
+    [file] = (tmp_path / "results").glob("runs/*/summary.json")
+    assert json.loads(file.read_text())["rows"] == 4
 
 
 RATES = """{"read": 0.07, "locate": 0.07, "crop": 0.002, "segment": 0.1, "measure": 0.02,

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", default="1", help="data-parallel workers: 4, or 1-4")
     parser.add_argument("--gpu", action="store_true", help="one GPU for each worker")
     parser.add_argument("--cpus", type=float, default=1, help="CPUs for each worker")
-    parser.add_argument("--storage", default="runs", help="folder or s3:// place of checkpoints")
+    parser.add_argument("--storage", help="default: runs; folder or s3:// place of checkpoints")
 
 
 def workers(given: argparse.Namespace) -> Workers:

@@ -252,6 +252,12 @@ def laptop() -> RecipeBook:
 BOOKS = {"paper": paper, "quick": quick, "laptop": laptop}
 
 
+def book_named(name: str) -> RecipeBook:
+    """The book of this name; ConfigurationError for another word."""
+    _check_choice("recipe", name, BOOKS)
+    return BOOKS[name]()
+
+
 def changed(book: RecipeBook, role: str, changes: Sequence[str]) -> RecipeBook:
     """The book with one role's recipe changed by `field=value` words, checked like any other.
 

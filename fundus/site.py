@@ -1,0 +1,94 @@
+"""The site file: what a hospital's jobs need every night, in one TOML file instead of arguments.
+
+`site.toml` in the working directory is read where it is there, `--site FILE` names another, and
+arguments override either. Secrets are no part of it: credentials and the pseudonyms' key stay in
+the environment. docs/site.toml is an example with every key.
+"""
+
+import argparse
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fundus.errors import ConfigurationError, MissingFile
+
+NAME = "site.toml"
+
+KEYS: dict[str, tuple[type, str]] = {
+    "name": (str, "the site's name, for reports"),
+    "archive": (str, "where the photographs are: a folder, s3://bucket/prefix or @LIST"),
+    "results": (str, "place of the rows: a folder or s3://bucket/prefix"),
+    "bundle": (str, "place of the bundle that is adapted and that screens"),
+    "source": (list, "labelled sets, layout:path?key=value"),
+    "target": (list, "sets of the site's own camera, such as folder:path"),
+    "storage": (str, "place of the checkpoints"),
+    "recipe": (str, "the recipe's name"),
+    "change": (list, "fields of the adaptation's recipe, field=value"),
+    "gradability": (str, "of pictures that show little: refuse, advise or off"),
+    "precropped": (bool, "the photographs are disc crops already"),
+    "pseudonyms": (bool, "rows carry an HMAC instead of the URI"),
+}
+"""What a site file may hold: the kind of each value, and what it means. A list may be one text."""
+
+KINDS = {str: "a text in quotes", list: "a text in quotes or a list of them", bool: "true or false"}
+
+
+def parse(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    needed: Sequence[str] = (),
+    **otherwise: Any,
+) -> argparse.Namespace:
+    """The arguments; what they leave out comes from the site file, or else from `otherwise`.
+
+    Args:
+        parser: its options that a site file may give have the keys' names and the default None.
+        arguments: the command line's words; None for the process's own.
+        needed: keys without which the job cannot work.
+        otherwise: the values of other keys where neither arguments nor site file have one.
+
+    Raises:
+        ConfigurationError: the site file cannot be used, or a needed value is given nowhere.
+    """
+    parser.add_argument(
+        "--site", type=Path, metavar="FILE", help=f"site file; default: {NAME}, where it is there"
+    )
+    given = parser.parse_args(arguments)
+    known = read(given.site)
+    for name in (*needed, *otherwise):
+        if getattr(given, name) is None:
+            setattr(given, name, known.get(name, otherwise.get(name)))
+    missing = [name for name in needed if getattr(given, name) is None]
+    if missing:
+        options = ", ".join(f"--{name}" for name in missing)
+        where = given.site or NAME
+        raise ConfigurationError(f"give {options}, or put {', '.join(missing)} into {where}")
+    return given
+
+
+def read(file: Path | None = None) -> dict[str, Any]:
+    """What a site file holds, by key, checked; nothing where `file` is None and there is none."""
+    path = file or Path(NAME)
+    if not path.is_file():
+        if file:
+            raise MissingFile(f"--site {file}: no such file")
+        return {}
+    try:
+        known = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    return {name: _checked(path, name, value) for name, value in known.items()}
+
+
+def _checked(path: Path, name: str, value: Any) -> Any:
+    if name not in KEYS:
+        raise ConfigurationError(f"{path}: there is no key {name!r}; keys: {', '.join(KEYS)}")
+    kind, _ = KEYS[name]
+    if kind is list and isinstance(value, str):
+        value = [value]
+    many = value if isinstance(value, list) else []
+    fits = isinstance(value, kind) and all(isinstance(one, str) for one in many)
+    if not fits:
+        raise ConfigurationError(f"{path}: {name} is {value!r}; give {KINDS[kind]}")
+    return value
