@@ -42,6 +42,8 @@ def parse(
 ) -> argparse.Namespace:
     """The arguments; what they leave out comes from the site file, or else from `otherwise`.
 
+    `name` is the site's, "" without one.
+
     Args:
         parser: its options that a site file may give have the keys' names and the default None.
         arguments: the command line's words; None for the process's own.
@@ -56,6 +58,7 @@ def parse(
     )
     given = parser.parse_args(arguments)
     known = read(given.site)
+    given.name = known.get("name", "")
     for name in (*needed, *otherwise):
         if getattr(given, name) is None:
             setattr(given, name, known.get(name, otherwise.get(name)))

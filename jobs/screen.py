@@ -49,6 +49,8 @@ class Config:
     """Only tell how things stand."""
     report: bool
     """Write the report of the run beside its rows."""
+    site: str
+    """The site's name for the report; "" without one."""
     max_failure_rate: float
     """Share of failed rows from which the exit code is 3."""
 
@@ -121,7 +123,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     )
     bundle = bundles.load(given.bundle)
     screening.check(bundle)
-    return Config(screening, bundle, given.status, given.report, given.max_failure_rate)
+    return Config(screening, bundle, given.status, given.report, given.name, given.max_failure_rate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,7 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if config.report and summary.rows:
         sources = pages.sources(config.screening.uri_map) if config.screening.uri_map else None
         place = open_place(config.screening.results)
-        written = pages.write(place, pages.Config(summary.run_id), sources=sources)
+        written = pages.write(
+            place, pages.Config(summary.run_id, site=config.site), sources=sources
+        )
         print(f"report: {written.uri}")
     if summary.exit_code:
         print(

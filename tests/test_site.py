@@ -41,7 +41,9 @@ def test_jobs_without_arguments_do_what_the_site_file_says(folder: Path) -> None
     assert adapting.targets == ("folder:photographs",)
     assert (adapting.recipe.name, adapting.recipe.epochs) == ("laptop", 3)
     assert adapting.precropped
-    screening = job_files.load("screen").parse([]).screening
+    config = job_files.load("screen").parse([])
+    assert config.site == "North"
+    screening = config.screening
     assert (screening.archive, screening.results) == ("photographs", "rows")
     assert (screening.gradability, screening.precropped) == ("advise", True)
 
