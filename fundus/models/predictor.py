@@ -79,12 +79,11 @@ class Predictor:
             raise BundleError("the bundle has no segmenter")
         network = members(self.networks[self.segmenters[0]])[0]
 
-        def draw(crop: np.ndarray) -> np.ndarray:
-            maps = self._probabilities(network, self._input(crop[None]))[0]
-            return self.thresholds.draw(maps.cpu().numpy()).mask
+        def ask(crop: np.ndarray) -> np.ndarray:
+            return self._probabilities(network, self._input(crop[None]))[0].cpu().numpy()
 
         scale = self.preprocessing.roi_scale
-        return Detection(np.nan, settle(image, draw, side=self.side, scale=scale))
+        return Detection(np.nan, settle(image, ask, self.thresholds, side=self.side, scale=scale))
 
     def segment(self, crops: np.ndarray, networks: Sequence[str] | None = None) -> np.ndarray:
         """(N, side, side, 3) uint8 RGB -> (N, 8 x networks, 2, side, side) float32 in [0, 1].
