@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from threading import Thread
 from urllib.parse import urlsplit
 
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
 BUSY, RESET, RESET_BODY, TRUNCATE, STALL, LOST = KINDS = (
     "busy",  # 503 SlowDown, for a burst of requests of the same path; the server sees none
     "reset",  # the connection is reset before the server sees the request
@@ -28,6 +32,12 @@ BURST = 3
 """Most 503 in a row for one path."""
 SLOW_DOWN = (
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+
+DEMANDED = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 130\r\n\r\n"
+    b"<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- HTTP header is"
+    b" required for Put Object</Message></Error>"
 )
 
 
@@ -48,16 +58,28 @@ class Fault:
 class FaultProxy:
     """Listens on a free port of this machine until closed. `share` is that of each kind by chance.
 
+    `strip` is (header, key, secret): the header is taken out and the request signed anew, as if the
+    server did not know the header. A PUT that has none of the headers `demand` is refused, as by a
+    bucket with Object Lock.
+
     `faults` counts what was broken, by kind; `requests` lists all (method, path).
     """
 
     def __init__(
-        self, upstream: str, *plan: Fault, seed: int = 0, share: float = 0.0, stall_s: float = 60
+        self,
+        upstream: str,
+        *plan: Fault,
+        seed: int = 0,
+        share: float = 0.0,
+        stall_s: float = 60,
+        strip: tuple[str, str, str] | None = None,
+        demand: tuple[str, ...] = (),
     ) -> None:
         address = urlsplit(upstream)
         self.upstream = address.hostname, address.port
         self.plan = list(plan)
         self.share, self.stall_s = share, stall_s
+        self.strip, self.demand = strip, demand
         self.chance = random.Random(seed)
         self.bursts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
@@ -91,6 +113,11 @@ class FaultProxy:
             fault = self._drawn(method, path)
             self.faults.update([fault.kind] if fault else [])
             request = await self._body(head, reader, writer)
+            if self.strip:
+                request = self._stripped(request, *self.strip)
+            if method == "PUT" and self.demand and not _has(request, self.demand):
+                writer.write(DEMANDED)
+                return await writer.drain()
             await self._answer(fault, request, method, writer)
 
     def _drawn(self, method: str, path: str) -> Fault | None:
@@ -123,6 +150,20 @@ class FaultProxy:
             body += line + await reader.readexactly(size + 2)
         return b"\r\n".join([*kept, b"Connection: close", b"", b""]) + body
 
+    def _stripped(self, request: bytes, header: str, key: str, secret: str) -> bytes:
+        head, _, body = request.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        method, path, _ = first.split(" ")
+        headers = dict(line.split(": ", 1) for line in lines)
+        gone = {header.lower(), "authorization", "x-amz-date", "host"}
+        kept = {name: value for name, value in headers.items() if name.lower() not in gone}
+        url = f"http://{self.upstream[0]}:{self.upstream[1]}{path}"
+        signed = AWSRequest(method, url, kept, body)
+        S3SigV4Auth(Credentials(key, secret), "s3", "us-east-1").add_auth(signed)
+        host = f"Host: {urlsplit(url).netloc}"
+        named = [first, host, *(f"{name}: {value}" for name, value in signed.headers.items())]
+        return "\r\n".join([*named, "", ""]).encode() + body
+
     async def _answer(self, fault: Fault | None, request: bytes, method: str, writer) -> None:
         kind = fault.kind if fault else ""
         if kind == RESET:
@@ -153,6 +194,11 @@ class FaultProxy:
         reply = await reader.read()
         writer.close()
         return reply
+
+
+def _has(request: bytes, headers: tuple[str, ...]) -> bool:
+    head = request.partition(b"\r\n\r\n")[0].lower().decode()
+    return any(f"\r\n{header.lower()}" in head for header in headers)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -24,6 +24,13 @@ READY_S = 60
 PUBLIC = "public"
 """A bucket that is always there; the identity `stranger` may read it and no other."""
 
+AWS_HOSTS = (
+    "s3.eu-central-1.amazonaws.com",
+    "s3.dualstack.eu-central-1.amazonaws.com",
+    "s3-fips.us-gov-west-1.amazonaws.com",
+    "s3-fips.dualstack.us-gov-west-1.amazonaws.com",
+)
+
 
 class Server:
     """SeaweedFS on ports of this machine. `kill` and `start` again: the same ports and objects."""
@@ -125,6 +132,8 @@ class Server:
             "master.port": master,
             "volume.port": volume,
             "admin.port": admin,
+            # Names of AWS that stand for this server: a bucket may stand before them.
+            "s3.domainName": ",".join(AWS_HOSTS),
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "s3.localSocket": self.folder / "s3.sock",

@@ -2,11 +2,14 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fault_proxy import BUSY, LOST, TRUNCATE, Fault, FaultProxy
 
+from fundus.errors import ConfigurationError
+from fundus.storage.conditional import check_conditional_writes
 from fundus.storage.places import open_place
 from fundus.storage.retry import Retry
 
@@ -169,3 +172,42 @@ def test_other_places_are_refused_in_a_sentence_and_secrets_not_repeated(tmp_pat
         with pytest.raises(ValueError) as refused:
             open_place(uri)
         assert "SEC" not in str(refused.value) and "AKIA" not in str(refused.value)
+
+
+def test_storage_that_honours_conditions_passes_and_keeps_no_probe(place):
+    check_conditional_writes(place)
+    assert place.list() == []
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_server_that_passes_a_condition_over_is_refused(s3, bucket, monkeypatch, header):
+    with FaultProxy(s3.endpoint, strip=(header, s3.key, s3.secret)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with pytest.raises(ConfigurationError, match=f"does not honour {header},"):
+            check_conditional_writes(open_place(f"s3://{bucket}/results"))
+    assert open_place(f"s3://{bucket}").list() == []
+
+
+@pytest.mark.s3
+def test_results_that_may_not_be_written_are_refused_in_the_same_way(s3, monkeypatch):
+    for name, value in s3.stranger.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="access to it is denied"):
+        check_conditional_writes(open_place("s3://public/results"))
+
+
+@pytest.mark.s3
+def test_a_bucket_that_demands_a_checksum_gets_one_from_every_client(s3, bucket, monkeypatch):
+    """As with Object Lock. deltalake sends SHA-256; pyarrow what it sends by default."""
+    demand = "content-md5:", "x-amz-checksum-", "x-amz-trailer: x-amz-checksum-"
+    with FaultProxy(s3.endpoint, demand=demand) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION")
+        place = open_place(f"s3://{bucket}/results")
+        check_conditional_writes(place)
+        place.put("current.json", b"1")
+        table = pa.table({"vcdr": [0.5]})
+        options = place.delta_options()
+        deltalake.write_deltalake(f"{place.uri}/table", table, storage_options=options)
+        assert {method for method, _ in proxy.requests} >= {"PUT"}

@@ -97,6 +97,10 @@ class FolderPlace:
         """pyarrow's way to the same folder: (filesystem, path)."""
         return fs.LocalFileSystem(), str(self.folder)
 
+    def delta_options(self) -> dict[str, str]:
+        """deltalake's `storage_options` for this place: none, for a folder needs none."""
+        return {}
+
     def _path(self, name: str) -> Path:
         return self.folder / checked_name(name)
 

@@ -4,14 +4,17 @@ Conditional writes compare contents when they lose: a reply that was lost on the
 another's victory. Whoever competes puts a token of its own into the content.
 """
 
+import base64
+import hashlib
 from email.utils import parsedate_to_datetime
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
+from typing import Any
 
 from pyarrow import fs
 
 from fundus.errors import ConfigurationError
 from fundus.storage import s3
+from fundus.storage.connection import connection
 from fundus.storage.folder_place import FolderPlace
 from fundus.storage.retry import PATIENT, StorageFailed, patiently
 from fundus.storage.uris import S3, checked_name, join_s3, local_folder, scheme_of, split_s3
@@ -52,7 +55,7 @@ class S3Place:
 
     def put(self, name: str, data: bytes) -> str:
         """Write, whatever is there; the etag."""
-        return _etag(s3.patient("put_object", PATIENT, **self._object(name), Body=data))
+        return _etag(s3.patient("put_object", PATIENT, **self._object(name), **_body(data)))
 
     def put_if_absent(self, name: str, data: bytes) -> str | None:
         """Write where nothing is; the etag, or None where another content is."""
@@ -92,16 +95,20 @@ class S3Place:
 
     def arrow(self) -> tuple[fs.FileSystem, str]:
         """pyarrow's way to the same prefix: (filesystem, path). Credentials by the same chain."""
-        about = s3.client().meta
-        host = urlsplit(about.endpoint_url)
-        own = not host.netloc.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-        filesystem = fs.S3FileSystem(
-            region=about.region_name,
-            scheme=host.scheme,
-            endpoint_override=host.netloc if own else None,
-            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=PATIENT.tries),
-        )
-        return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
+        return connection(self.bucket).arrow(), f"{self.bucket}/{self.prefix}".rstrip("/")
+
+    def delta_options(self) -> dict[str, str]:
+        """What deltalake needs to reach this place exactly as boto3 does.
+
+            place = open_place("s3://screening/results")
+            table = DeltaTable(place.uri, storage_options=place.delta_options())
+            write_deltalake(place.uri, rows, storage_options=place.delta_options())
+
+        Endpoint, region, credentials, CA bundle, proxy and conditional PUTs, for deltalake 1.6 or
+        later. They hold secrets: never log them. Temporary credentials end: ask again for each
+        table that is opened. ConfigurationError where there are no credentials.
+        """
+        return connection(self.bucket).delta()
 
     def _object(self, name: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + checked_name(name)}
@@ -109,7 +116,7 @@ class S3Place:
     def _put_if(self, name: str, data: bytes, **condition: str) -> str | None:
         try:
             return _etag(
-                s3.patient("put_object", PATIENT, **self._object(name), Body=data, **condition)
+                s3.patient("put_object", PATIENT, **self._object(name), **_body(data), **condition)
             )
         except s3.Refused as refused:
             if refused.http not in (404, 412):
@@ -145,6 +152,12 @@ def open_place(uri: str) -> Place:
     elif place.folder.exists() and not place.folder.is_dir():
         raise ConfigurationError(f"nothing can lie in {place.folder}: it is not a folder")
     return place
+
+
+def _body(data: bytes) -> dict[str, Any]:
+    """A body with its MD5: a bucket with Object Lock refuses one without, any server knows it."""
+    digest = hashlib.md5(data, usedforsecurity=False).digest()
+    return {"Body": data, "ContentMD5": base64.b64encode(digest).decode()}
 
 
 def _etag(reply: dict) -> str:

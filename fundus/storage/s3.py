@@ -2,11 +2,13 @@
 
 import functools
 import os
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import boto3
 import botocore.exceptions as failures
+import botocore.session
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
@@ -23,6 +25,8 @@ BROKEN = (
     ResponseParserError,
     HTTPError,
 )
+CA = "CA_BUNDLE"
+"""The end of the names of variables that name a file of certificates."""
 CONNECTIONS = 32
 CONNECT_S = 10
 PASSING_HTTP = {408, 409, 425, 429, 500, 502, 503, 504}
@@ -50,17 +54,34 @@ class Refused(StorageFailed):
 
 
 def client(stall_s: float = Retry.stall_s) -> Any:
-    """The boto3 client of this process for the endpoint in the environment; threads share it."""
-    names = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
+    """The boto3 client of this process for what the environment says now; threads share it."""
+    return _now(stall_s)[0]
+
+
+def session() -> botocore.session.Session:
+    """The botocore session behind `client`: its settings and credentials."""
+    return _now(Retry.stall_s)[1]
+
+
+def certificates(of: botocore.session.Session) -> str | None:
+    """The file of certificates that boto3 believes; None for those that come with it."""
+    return of.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+
+
+def _now(stall_s: float) -> tuple[Any, botocore.session.Session]:
+    told = tuple(item for item in os.environ.items() if item[0].upper().endswith(("_PROXY", CA)))
+    told += tuple(item for item in os.environ.items() if item[0].startswith("AWS_"))
     with _lock:
-        return _client(os.getpid(), stall_s, *(os.environ.get(name) for name in names))
+        return _client(os.getpid(), stall_s, told)
 
 
 _lock = Lock()
 
 
 @functools.lru_cache(maxsize=8)
-def _client(pid: int, stall_s: float, *environment: str | None) -> Any:
+def _client(
+    pid: int, stall_s: float, environment: tuple[tuple[str, str], ...]
+) -> tuple[Any, botocore.session.Session]:
     config = Config(
         # The retries are ours: botocore's do not cover the body.
         retries={"total_max_attempts": 1},
@@ -71,8 +92,11 @@ def _client(pid: int, stall_s: float, *environment: str | None) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
+    core = botocore.session.get_session()
     try:
-        return boto3.session.Session().client("s3", config=config)
+        if (ca := certificates(core)) and not Path(ca).exists():
+            raise ConfigurationError(f"S3 is not configured: the CA bundle {ca} is not there")
+        return boto3.session.Session(botocore_session=core).client("s3", config=config), core
     except failures.BotoCoreError as error:
         raise ConfigurationError(f"S3 is not configured: {error}") from None
 
