@@ -24,7 +24,7 @@ FLOORS = {
     "screening": 4,
     "training": 4,
     "evaluation": 4,
-    "notebook": 4,
+    "notebook": 3,
     "report": 4,
     "jobs": 5,
     "__init__.py": 5,
