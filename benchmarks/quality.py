@@ -20,7 +20,7 @@ from fundus.images.fov import field_of_view
 from fundus.images.picture import pictures
 from fundus.images.quality import assess
 
-CROPS = "crop512"
+CROPS = "crop"
 """In the name of a set of disc crops."""
 BLURS = (0.008, 0.012, 0.016, 0.024, 0.032)
 """Standard deviations, in diameters of the field of view."""
@@ -35,6 +35,7 @@ def main() -> None:
     with (options.data / "manifest.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     kept: Counter[str] = Counter()
+    poor: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     spoilt: Counter[str] = Counter()
     for number, row in enumerate(rows):
@@ -43,6 +44,7 @@ def main() -> None:
         quality = assess(pixels, crop=crop)
         seen[row["set"]] += 1
         kept[row["set"]] += quality.reason is None
+        poor[row["set"]] += quality.reason is None and quality.poor
         if quality.reason:
             print(f"refused: {row['set']} {row['id']}: {quality.reason}")
         elif number % 10 == 0 and not crop:
@@ -51,7 +53,8 @@ def main() -> None:
     print("\nkept, by set:")
     for name, count in seen.items():
         if name != "spoilt":
-            print(f"  {name}: {kept[name]} of {count} ({kept[name] / count:.1%})")
+            share = f"{kept[name]} of {count} ({kept[name] / count:.1%})"
+            print(f"  {name}: {share}, {poor[name]} of them poor")
     print(f"\nkept, of {seen['spoilt']} frames spoilt in each way:")
     for name, _ in _spoil(np.zeros((64, 64, 3), np.uint8)):
         print(f"  {name}: {spoilt[name]}")

@@ -83,7 +83,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         action=argparse.BooleanOptionalAction,
         help="the pictures are disc crops already",
     )
-    add("--gradability", choices=GRADABILITY, help="of pictures that show little; default: refuse")
+    add("--gradability", choices=GRADABILITY, help="of pictures that show little; default: advise")
     add("--limit", type=int, metavar="N", help="only the first N objects")
     add("--suffix", action="append", default=[], help="only names that end so; may be repeated")
     add("--glob", help="only paths below the archive that match")

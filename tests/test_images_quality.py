@@ -21,7 +21,7 @@ def frames(fundus_data):
 
 
 def share_kept(pictures_given):
-    return np.mean([assess(one).reason is None for one in pictures_given])
+    return np.mean([not assess(one).poor for one in pictures_given])
 
 
 def reason(pixels, **options):
@@ -46,7 +46,7 @@ def test_disc_crops_are_kept_when_the_caller_says_that_they_are_crops(fundus_dat
     crops = [pictures(f.read_bytes())[0].pixels for f in files]
     assert all(assess(c, crop=True).reason is None for c in crops)
     blurred = [cv2.GaussianBlur(c, (0, 0), 30) for c in crops]
-    assert not any(assess(c, crop=True).reason is None for c in blurred)
+    assert all(assess(c, crop=True).poor for c in blurred)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,17 @@ def test_disc_crops_are_kept_when_the_caller_says_that_they_are_crops(fundus_dat
     [
         ("hard_octa/32.tif", "no colours"),
         ("mexico_dme/0034_OI_f_1.jpg", "too dark"),
-        ("eyeq/116_right.jpeg", "too blurred"),
     ],
 )
 def test_what_a_hospital_sends_besides(fundus_data, file, said):
     pixels = pictures((fundus_data / "variety" / file).read_bytes())[0].pixels
     assert said in reason(pixels)
+
+
+def test_a_blurred_eye_is_measured_and_said_to_be_poor(fundus_data):
+    pixels = pictures((fundus_data / "variety/eyeq/116_right.jpeg").read_bytes())[0].pixels
+    quality = assess(pixels)
+    assert quality.reason is None and quality.poor and not quality.hopeless
 
 
 def page():
@@ -93,6 +98,8 @@ def test_what_is_no_fundus_photograph():
     assert reason(np.zeros((300, 400, 3), np.uint8)) == "nothing is exposed"
     assert "no border" in reason(page()) and "no border" in reason(scene())
     assert reason(masked(page())) and reason(masked(scene()))
+    black = np.zeros((300, 400, 3), np.uint8)
+    assert all(assess(p).hopeless for p in (black, page(), scene(), masked(page())))
     white = masked(np.full((400, 400, 3), 255, np.uint8))
     assert "dark or white" in reason(white)
     assert reason(np.zeros((1, 1, 3), np.uint8)) and reason(np.full((1, 9000, 3), 99, np.uint8))

@@ -34,8 +34,8 @@ def field_of_view(image: np.ndarray) -> FieldOfView | None:
     a border that is no circle, gives the circle that spans the exposed region's longer side.
     """
     height, width = image.shape[:2]
-    small = _small(image)
-    region = _exposed(small)
+    small = reduced(image)
+    region = exposed(small)
     if region is None:
         return None
     circle = None if region.mean() > FULL_AREA else _fit(_free_border(region))
@@ -46,11 +46,11 @@ def field_of_view(image: np.ndarray) -> FieldOfView | None:
 
 def exposed_share(image: np.ndarray) -> float:
     """Share of an HWC uint8 RGB frame that is exposed; above FULL_AREA no border is seen."""
-    region = _exposed(_small(image))
+    region = exposed(reduced(image))
     return 0.0 if region is None else float(region.mean())
 
 
-def _small(image: np.ndarray) -> np.ndarray:
+def reduced(image: np.ndarray) -> np.ndarray:
     """The frame at the size at which the field is looked for, never enlarged."""
     height, width = image.shape[:2]
     scale = min(1.0, WORKING_SIDE / max(height, width))
@@ -58,12 +58,9 @@ def _small(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _exposed(image: np.ndarray) -> np.ndarray | None:
+def exposed(image: np.ndarray) -> np.ndarray | None:
     """The largest region brighter than the border, holes filled: HW bool."""
-    light = cv2.GaussianBlur(image.max(axis=2), (0, 0), 1.5)
-    # A border can be as bright as 12 levels and a dim field as dark as 40: between the two lies a
-    # small share of the frame's own bright level.
-    bright = light > max(DARK, 0.12 * float(np.percentile(light, 95)))
+    bright = lit(image)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(bright.astype(np.uint8))
     if count < 2:
         return None
@@ -76,6 +73,14 @@ def _exposed(image: np.ndarray) -> np.ndarray | None:
     filled = np.zeros(bright.shape, np.uint8)
     cv2.drawContours(filled, outline, -1, 1, thickness=cv2.FILLED)
     return filled.astype(bool)
+
+
+def lit(image: np.ndarray) -> np.ndarray:
+    """What is brighter than a border may be: HW bool."""
+    light = cv2.GaussianBlur(image.max(axis=2), (0, 0), 1.5)
+    # A border can be as bright as 12 levels and a dim field as dark as 40: between the two lies a
+    # small share of the frame's own bright level.
+    return light > max(DARK, 0.12 * float(np.percentile(light, 95)))
 
 
 def _free_border(region: np.ndarray) -> np.ndarray:

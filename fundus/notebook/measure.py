@@ -9,7 +9,7 @@ import numpy as np
 
 from fundus.anatomy.postprocess import NO_DISC
 from fundus.errors import ConfigurationError
-from fundus.images import quality, roi
+from fundus.images import fields, quality, roi
 from fundus.images.decode import Refused
 from fundus.images.fov import field_of_view
 from fundus.images.laterality import of_anatomy
@@ -31,7 +31,7 @@ def measure(
     *,
     bundle: str | Path | None = None,
     precropped: bool = False,
-    gradability: str = "refuse",
+    gradability: str = "advise",
     frame: int = 1,
 ) -> Eye:
     """Measure disc and cup in one picture, as screening does.
@@ -41,8 +41,9 @@ def measure(
         bundle: folder or s3:// URI of a bundle; None for the one in the package. A bundle is loaded
             once for each process.
         precropped: the picture is a disc crop already, of any tightness; the detector is left out.
-        gradability: "refuse" does not measure a picture that shows too little, "advise" measures it
-            and flags it `poor_quality`, "off" does not look.
+        gradability: "advise" measures a picture that shows little and flags it `poor_quality`, but
+            for one that is black or no fundus photograph; "refuse" does not measure it; "off" does
+            not look.
         frame: number of the frame in a DICOM object, from 1.
 
     Returns:
@@ -86,16 +87,19 @@ def _measured(
 ) -> Eye:
     image = found.pixels
     eye = Eye(row.OK, None, laterality=found.laterality, size=(image.shape[0], image.shape[1]))
-    flags: tuple[str, ...] = ()
+    eye = replace(eye, flags=found.flags)
+    flags = found.flags
+    if not precropped and fields.are_two(image):
+        return replace(eye, status="unsupported", reason=fields.REASON)
     if gradability != "off":
         grade = quality.assess(image, crop=precropped)
         look: dict[str, Any] = {
             column: grade.measures.get(name) for column, name in quality.LOOK.items()
         }
         eye = replace(eye, quality=grade.score, **look)
-        if grade.reason and gradability == "refuse":
+        if grade.reason and (grade.hopeless or gradability == "refuse"):
             return replace(eye, status="ungradable", reason=grade.reason)
-        flags = (POOR,) if grade.reason else ()
+        flags += (POOR,) if grade.poor else ()
     detection = predictor.place(image, precropped=precropped)
     if not precropped:
         eye = replace(eye, disc_confidence=detection.confidence)

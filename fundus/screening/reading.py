@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fundus.images import quality
+from fundus.images import fields, quality
 from fundus.images.content import Lost, Picture
 from fundus.images.decode import Refused
 from fundus.images.quality import LOOK
@@ -74,12 +74,14 @@ class Read:
         return _as_columns(rows)
 
     def _grade(self, picture: Picture) -> dict[str, Any]:
+        if not self.precropped and fields.are_two(picture.pixels):
+            return {"status": "unsupported", "error": fields.REASON}
         if self.gradability == "off":
             return {}
         found = quality.assess(picture.pixels, crop=self.precropped)
-        graded: dict[str, Any] = {"quality": found.score, "poor": found.reason is not None}
+        graded: dict[str, Any] = {"quality": found.score, "poor": found.poor}
         graded |= {column: found.measures.get(name, np.nan) for column, name in LOOK.items()}
-        if found.reason and self.gradability == "refuse":
+        if found.reason and (found.hopeless or self.gradability == "refuse"):
             graded |= {"status": "ungradable", "error": found.reason}
         return graded
 

@@ -31,9 +31,10 @@ class Screening:
     """Only objects whose path below the archive matches."""
     modified_since: datetime | None = None
     """Only objects changed since."""
-    gradability: Literal["refuse", "advise", "off"] = "refuse"
-    """`refuse` makes pictures that show too little `ungradable`, `advise` measures them all the
-    same and says `poor_quality` in their flags, `off` does not assess."""
+    gradability: Literal["refuse", "advise", "off"] = "advise"
+    """`advise` measures pictures that show little and says `poor_quality` in their flags, but for
+    those that are black or no fundus photographs, which are `ungradable`; `refuse` makes them all
+    `ungradable`, `off` does not assess."""
     retry_failed: bool = False
     """Screen objects anew whose row is a failure."""
     take_over: bool = False
