@@ -4,11 +4,14 @@
     python jobs/report.py --results results
     python jobs/report.py --results s3://screening/results --pictures 100
     python jobs/report.py --results results --verdicts verdicts.csv --to labelled
+    python jobs/report.py --results source-results --as-reference --bundle runs/mine
 
 The report is a page without a server: <results>/reports/<run>/index.html. The suspects' pictures
 are read again from the archive; where it cannot be reached, the outlines are drawn alone. With
 --verdicts, an exported file of verdicts becomes a manifest with pictures, masks and labels, which
-jobs/calibrate.py and jobs/train.py read as `manifest:labelled/manifest.csv`.
+jobs/calibrate.py and jobs/train.py read as `manifest:labelled/manifest.csv`. With --as-reference,
+the rows (of the pictures that the bundle learned from, screened with it) go beside the bundle, and
+later nights are compared with them.
 
 Exit codes: 0 done, 2 bad configuration.
 """
@@ -19,9 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fundus.drift import nights, reference
 from fundus.errors import ConfigurationError
+from fundus.ledger import table
+from fundus.models import bundle as bundles
 from fundus.report import labels, run
-from fundus.storage.places import open_place
+from fundus.storage.places import Place, open_place
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,11 @@ class Config:
     """A file that the report exported; None writes the report."""
     to: Path | None
     """Where the manifest of the verdicts goes."""
+
+    bundle: str
+    """Where the bundle lies whose reference the run is compared with."""
+    as_reference: bool
+    """Make the rows the reference of the bundle."""
 
     def __post_init__(self) -> None:
         if (self.verdicts is None) != (self.to is None):
@@ -60,9 +71,19 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     add("--uri-map", type=Path, metavar="FILE", help="which pseudonym is which URI")
     add("--verdicts", type=Path, metavar="CSV", help="read a grader's exported verdicts")
     add("--to", type=Path, metavar="DIR", help="folder for the manifest of the verdicts")
+    add("--bundle", metavar="URI", default=str(bundles.default_folder()), help="of the run")
+    add("--as-reference", action="store_true", help="compare later nights with these rows")
     given = parser.parse_args(arguments)
     report = run.Config(given.run, given.pictures, given.site)
-    return Config(given.results, report, given.uri_map, given.verdicts, given.to)
+    return Config(
+        given.results,
+        report,
+        given.uri_map,
+        given.verdicts,
+        given.to,
+        given.bundle,
+        given.as_reference,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,13 +99,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made = labels.write(place, config.verdicts, config.to, sources)
             print(made.sentence)
             return 0
-        written = run.write(place, config.report, sources=sources)
+        if config.as_reference:
+            digest = bundles.load(config.bundle).digest
+            count = reference.save(config.results, config.bundle, digest)
+            print(f"{count} rows are the reference of {config.bundle}")
+            return 0
+        written, drift = write(place, config, sources)
     except ConfigurationError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
+    print(drift.sentence)
+    if drift.command:
+        print(f"  {drift.command}")
     print(f"{written.suspects} suspects, {written.pictures} eyes with their picture")
     print(f"report: {written.uri}")
     return 0
+
+
+def write(
+    place: Place, config: Config, sources: dict[str, str] | None
+) -> tuple[run.Written, nights.Drift]:
+    """Compare the run with earlier ones and write its report."""
+    source = reference.load(config.bundle)
+    rows = table.read(place.uri, list(nights.COLUMNS))
+    run_id = config.report.run_id or max(rows["run_id"].to_pylist(), default="")
+    drift = nights.look(rows, run_id, bundle=config.bundle, source=source)
+    written = run.write(
+        place,
+        config.report,
+        source_vcdr=source["vcdr"].to_numpy() if source is not None else None,
+        drift=nights.for_page(drift),
+        sources=sources,
+    )
+    return written, drift
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fundus import site
+from fundus.drift import nights, reference
 from fundus.errors import ConfigurationError
+from fundus.ledger import table
 from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
 from fundus.report import run as pages
@@ -45,6 +47,8 @@ class Config:
 
     screening: Screening
     bundle: bundles.Bundle
+    bundle_uri: str
+    """Where the bundle lies."""
     status: bool
     """Only tell how things stand."""
     report: bool
@@ -123,7 +127,15 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     )
     bundle = bundles.load(given.bundle)
     screening.check(bundle)
-    return Config(screening, bundle, given.status, given.report, given.name, given.max_failure_rate)
+    return Config(
+        screening=screening,
+        bundle=bundle,
+        bundle_uri=str(given.bundle),
+        status=given.status,
+        report=given.report,
+        site=given.name,
+        max_failure_rate=given.max_failure_rate,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,12 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(report.readable(summary))
     if config.report and summary.rows:
-        sources = pages.sources(config.screening.uri_map) if config.screening.uri_map else None
-        place = open_place(config.screening.results)
-        written = pages.write(
-            place, pages.Config(summary.run_id, site=config.site), sources=sources
-        )
-        print(f"report: {written.uri}")
+        show(config, summary.run_id)
     if summary.exit_code:
         print(
             f"screen: {summary.failure_rate:.1%} of the rows failed, more than the"
@@ -161,6 +168,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return summary.exit_code
+
+
+def show(config: Config, run_id: str) -> None:
+    """Compare the run with earlier ones, write its report, and say both."""
+    place, uri_map = open_place(config.screening.results), config.screening.uri_map
+    source = reference.load(config.bundle_uri)
+    rows = table.read(place.uri, list(nights.COLUMNS))
+    drift = nights.look(rows, run_id, bundle=config.bundle_uri, source=source)
+    nights.note(place, run_id, drift)
+    written = pages.write(
+        place,
+        pages.Config(run_id, site=config.site),
+        source_vcdr=source["vcdr"].to_numpy() if source is not None else None,
+        drift=nights.for_page(drift),
+        sources=pages.sources(uri_map) if uri_map else None,
+    )
+    print(drift.sentence)
+    if drift.command:
+        print(f"  {drift.command}")
+    print(f"report: {written.uri}")
 
 
 def _moment(text: str) -> datetime:

@@ -1,0 +1,1 @@
+"""Whether a night's pictures still look like those that the bundle knows."""

@@ -1,0 +1,42 @@
+"""The bundle's source as rows: `reference.parquet` beside the bundle, to compare nights with."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fundus.drift.nights import COLUMNS
+from fundus.errors import ConfigurationError
+from fundus.ledger import table
+from fundus.storage.places import place_at
+
+NAME = "reference.parquet"
+
+
+def save(results: str, bundle: str, digest: str) -> int:
+    """Make the rows of a results place the reference of a bundle; their count.
+
+    Screen the pictures that the bundle learned from, then call this. No URI and no subject goes
+    along. `digest` is the bundle's: rows of another bundle are left out. ConfigurationError where
+    none is left.
+    """
+    rows = table.read(results, list(COLUMNS))
+    rows = rows.filter(pc.equal(rows["bundle"], digest))
+    if not rows.num_rows:
+        raise ConfigurationError(
+            f"{results} holds no rows of the bundle {digest[:12]}: screen its source with it first"
+        )
+    anonymous = rows.set_column(
+        rows.schema.get_field_index("subject"), "subject", pa.nulls(rows.num_rows, pa.string())
+    )
+    sink = io.BytesIO()
+    pq.write_table(anonymous, sink, compression="zstd")
+    place_at(bundle).put(NAME, sink.getvalue())
+    return rows.num_rows
+
+
+def load(bundle: str) -> pa.Table | None:
+    """The reference of the bundle at a path or s3:// URI; None where it has none."""
+    found = place_at(bundle).read(NAME)
+    return pq.read_table(io.BytesIO(found[0])) if found else None
