@@ -7,7 +7,7 @@ import fsspec
 import pytest
 from fault_proxy import FaultProxy
 
-from fundus.storage import buckets, folders, objects
+from fundus.storage import buckets, entries, folders, objects
 from fundus.storage.fetch import FetchFailed, fetch
 from fundus.storage.listing import walk
 from fundus.storage.uris import decode
@@ -313,3 +313,30 @@ def test_whatever_other_storage_raises_is_a_reason_that_names_its_kind_alone(mon
 def test_storage_whose_package_is_missing_says_which(monkeypatch):
     with pytest.raises(ValueError, match="gs:// needs the package gcsfs"):
         walk("gs://clinic/eyes")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-8"])
+def test_a_list_is_read_in_the_encodings_that_systems_write(tmp_path, encoding):
+    (tmp_path / "ü.jpg").write_bytes(b"1")
+    listing = tmp_path / "list.txt"
+    listing.write_bytes(f"{tmp_path}/ü.jpg\r\n".encode(encoding))
+    assert [entry.status for entry in walk(f"@{listing}")] == [""]
+
+
+@pytest.mark.parametrize("seconds", [300_000_000_000, -300_000_000_000, float("nan")])
+def test_an_absurd_time_of_change_stops_nothing(tmp_path, monkeypatch, seconds):
+    """Of the year 11476, for one. Most file systems hold less, so the time is planted."""
+
+    class Planted:
+        def __init__(self, found):
+            self.found = found
+            self.st_mtime = seconds
+
+        def __getattr__(self, name):
+            return getattr(self.found, name)
+
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    real = os.stat
+    monkeypatch.setattr("fundus.storage.entries.os.stat", lambda path: Planted(real(path)))
+    found = entries.of_path(os.fsencode(tmp_path / "a.jpg"))
+    assert (found.status, found.modified) == ("", None)

@@ -50,12 +50,20 @@ def of_path(path: bytes) -> Entry:
         found = os.stat(path)  # noqa: PTH116 bytes
     except OSError as error:
         return Entry(uri, UNKNOWN, 0, "read_failed", f"it cannot be read: {error.strerror}")
-    modified = datetime.fromtimestamp(found.st_mtime, UTC)
+    modified = _time(found.st_mtime)
     if stat.S_ISDIR(found.st_mode):
         return Entry(uri, FOLDER, 0, "unsupported", "a directory, not a file")
     if not stat.S_ISREG(found.st_mode):
         return Entry(uri, SPECIAL, 0, "unsupported", "a pipe, socket or device, not a file")
     return _bounded(Entry(uri, local_etag(found), found.st_size, modified=modified))
+
+
+def _time(seconds: float) -> datetime | None:
+    """In UTC; None for a time that no calendar has, such as the year 11476."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def of_listed(bucket: str, item: dict[str, Any]) -> Entry:

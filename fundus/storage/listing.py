@@ -128,9 +128,20 @@ def _listed(file: Path, wanted: Wanted, retry: Retry) -> Iterator[Entry]:
                 yield from opened(entry, wanted)
 
 
+def _encoding(file: Path) -> str:
+    """UTF-16, as PowerShell 5 writes lists, with its mark or without; else UTF-8."""
+    with file.open("rb") as beginning:
+        first = beginning.read(64)
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    if b"\0" in first:
+        return "utf-16-le" if first[1:2] == b"\0" else "utf-16-be"
+    return "utf-8-sig"
+
+
 def _names(file: Path) -> Iterator[str]:
     seen: set[bytes] = set()
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
+    with file.open(encoding=_encoding(file), errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             name = line.strip()
             if not name or name.startswith("#"):
