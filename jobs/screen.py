@@ -106,7 +106,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         arguments,
         needed=("archive", "results"),
         bundle=bundles.default_folder(),
-        gradability="refuse",
+        gradability="advise",
         precropped=False,
         pseudonyms=False,
     )
