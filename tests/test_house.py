@@ -24,6 +24,7 @@ FLOORS = {
     "screening": 4,
     "training": 4,
     "evaluation": 4,
+    "drift": 3,
     "notebook": 3,
     "report": 4,
     "jobs": 5,
