@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fundus.ledger import current as pointer
-from fundus.ledger import row
+from fundus.ledger import row, table
 from fundus.storage.places import open_place
 
 MEASURES = [name for name in row.SCHEMA.names if name != "mask_png"]
@@ -61,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results")
     given = parser.parse_args(arguments)
     place = open_place(given.results)
-    filesystem, root = place.arrow()
     read = {"measures": 0, "everything": 0}
-    files = pointer.read(place)[0].files
+    files = pa.table(table.opened(place).get_add_actions(flatten=True)).to_pylist()
     for file in files:
         for what, columns in (("measures", MEASURES), ("everything", None)):
-            with filesystem.open_input_file(f"{root}/{file.path}") as opened:
+            with table.files(place).open_input_file(file["path"]) as opened:
                 read[what] += bytes_read(opened, columns)
-    rows, size = sum(file.rows for file in files), sum(file.bytes for file in files)
+    rows = sum(file["num_records"] for file in files)
+    size = sum(file["size_bytes"] for file in files)
     print(f"{rows} rows in {len(files)} files of {size} bytes")
     for what, count in read.items():
         print(f"{what:10}  {count:12} bytes read  {count / max(size, 1):6.1%}")

@@ -6,8 +6,9 @@
 
 Each round puts new objects into an archive on a real S3 server, starts jobs/screen.py, kills with
 SIGKILL its driver, one of its workers or the S3 server, and gives the same command again until it
-ends with 0. A run that ends before its kill is another round. All the while a reader follows
-current.json. Without --data the pictures are drawn.
+ends with 0. A run that ends before its kill is another round. All the while another process reads
+the Delta table with Polars, which knows nothing of this project. Without --data the pictures are
+drawn.
 """
 
 import argparse
@@ -24,11 +25,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -36,47 +35,65 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from s3_server import Server  # noqa: E402
 
-from fundus.ledger import current as pointer  # noqa: E402
-from fundus.storage.places import open_place  # noqa: E402
-from fundus.storage.retry import StorageFailed  # noqa: E402
+from fundus.ledger import table  # noqa: E402
 
 VICTIMS = ("driver", "worker", "server")
 TRIES = 4
 
 
-@dataclass
+FOREIGN = """
+import sys, time
+import polars
+
+lost, twice, reads, unreachable, most = 0, 0, 0, 0, 0
+try:
+    while True:
+        time.sleep(0.3)
+        try:
+            rows = polars.read_delta(sys.argv[1], columns=["uri", "vcdr", "mask_png"])
+        except Exception as error:  # no table yet, or no server
+            unreachable += 1
+            print(f"{type(error).__name__}: {str(error)[:200]}", file=sys.stderr, flush=True)
+            continue
+        reads += 1
+        lost += rows.height < most
+        twice += rows.height != rows["uri"].n_unique()
+        most = rows.height
+        print(reads, unreachable, lost, twice, flush=True)
+except KeyboardInterrupt:
+    pass
+"""
+"""Every snapshot is whole: all its files can be read, no picture is there twice, none is gone."""
+
+
 class Reader:
-    """Reads the pointer again and again, as a report does, and counts what was wrong."""
+    """The foreign reader's process, and what it has counted."""
 
-    results: str
-    reads: int = 0
-    unreachable: int = 0
-    wrong: list[str] = field(default_factory=list)
-    stopped: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, results: str) -> None:
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FOREIGN, f"{results}/rows"],
+            stdout=self.said,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.errors: Counter[str] = Counter()
+        threading.Thread(target=self._collect, daemon=True).start()
 
-    def follow(self) -> None:
-        """Until stopped: every file that the pointer names is there, with the rows that it says."""
-        while not self.stopped.wait(0.3):
-            try:
-                self.wrong += whats_wrong(self.results)
-                self.reads += 1
-            except Exception as error:
-                if isinstance(error.__cause__ or error, StorageFailed | OSError):
-                    self.unreachable += 1  # while the server is dead
-                else:
-                    self.wrong.append(f"a reader stumbled: {type(error).__name__}")
+    def _collect(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.errors[line.partition(":")[0].strip()] += 1
 
-
-def whats_wrong(results: str) -> Iterator[str]:
-    """What a reader of the current files would stumble over."""
-    place = open_place(results)
-    current, _ = pointer.read(place)
-    for file in current.files:
-        found = place.read(file.path)
-        if found is None:
-            yield f"{file.path} is not there"
-        elif pq.read_metadata(io.BytesIO(found[0])).num_rows != file.rows:
-            yield f"{file.path} has not the {file.rows} rows that the pointer says"
+    def stop(self) -> tuple[int, int, int, int]:
+        """Reads, reads that could not be made, snapshots with fewer rows than before, with a
+        picture twice."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+        self.said.seek(0)
+        lines = self.said.read().splitlines()
+        reads, unreachable, lost, twice = map(int, lines[-1].split()) if lines else (0, 0, 0, 0)
+        return reads, unreachable, lost, twice
 
 
 def pictures(data: Path | None, draw: random.Random) -> Iterator[bytes]:
@@ -152,7 +169,6 @@ def run(given: argparse.Namespace, server: Server) -> int:
     command = [sys.executable, str(ROOT / "jobs" / "screen.py")]
     command += ["--archive", archive, "--results", results, *given.arguments]
     reader = Reader(results)
-    threading.Thread(target=reader.follow, daemon=True).start()
     source, wanted, usual, wrong, kills = pictures(given.data, draw), set(), 0.0, 0, 0
     print(f"{'round':>5}  {'killed':40}  {'after':>6}  tries  rows  lost  twice", flush=True)
     for number in itertools.count():
@@ -192,24 +208,18 @@ def run(given: argparse.Namespace, server: Server) -> int:
             f"  {twice:5}",
             flush=True,
         )
-    reader.stopped.set()
+    reads, unreachable, fewer, double = reader.stop()
     print(
-        f"{kills} kills; {reader.reads} reads of the pointer and all its files:"
-        f" {len(reader.wrong)} wrong ({reader.unreachable} while the server was dead)"
+        f"{kills} kills; {reads} snapshots read by Polars in another process: {fewer} with fewer"
+        f" rows than before, {double} with a picture twice ({unreachable} reads before the first"
+        f" run and while the server was dead: {dict(reader.errors)})"
     )
-    print(*reader.wrong[:5], sep="\n")
-    return int(bool(wrong or reader.wrong))
+    return int(bool(wrong or fewer or double or not reads))
 
 
 def current_uris(results: str) -> list[str]:
     """The URI of every current row."""
-    place = open_place(results)
-    found = []
-    for file in pointer.read(place)[0].files:
-        content = place.read(file.path)
-        assert content
-        found += pq.read_table(io.BytesIO(content[0]), columns=["uri"])["uri"].to_pylist()
-    return found
+    return table.read(results, ["uri"])["uri"].to_pylist()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,8 +28,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from fault_proxy import FaultProxy
 from s3_server import Server
 
-from fundus.ledger import current as pointer
-from fundus.ledger import runs
+from fundus.ledger import table
 from fundus.storage.places import open_place
 
 
@@ -44,9 +43,7 @@ def screen(archive: str, results: str, more: Sequence[str], tries: int = 1) -> t
             break
     else:
         raise SystemExit(f"screening ended with {done.returncode}")
-    place = open_place(results)
-    columns = ["uri", "status", "error", "frame", "frames"]
-    return runs.read_current(place, pointer.read(place)[0], columns), started
+    return table.read(results, ["uri", "status", "error", "frame", "frames"]), started
 
 
 def compared(rows: pa.Table, hospital: Hospital) -> int:

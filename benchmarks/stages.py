@@ -62,7 +62,7 @@ def one_picture(batch: columns.Batch, chain: dict[str, Callable]) -> dict[str, f
 def chain_of(config: Screening, bundle: Bundle) -> dict[str, Callable]:
     """The stages by name, weights loaded."""
     shared = ray.put(bundle)
-    run = Run("20270131T000000Z-000000", bundle.digest, config.settings)
+    run = Run("20270131T000000Z-000000", bundle.digest, config.settings, bundle.measuring)
     read = reading.Read(
         config.gradability, precropped=config.precropped, keep_header=False, subject_key=None
     )

@@ -16,13 +16,11 @@ import numpy as np
 
 from fundus.datasets import synthetic
 from fundus.errors import ConfigurationError
-from fundus.ledger import current as pointer
-from fundus.ledger import runs
+from fundus.ledger import table
 from fundus.models import bundle as bundles
 from fundus.runtime.session import ray_session
 from fundus.screening import pipeline, report
 from fundus.screening.settings import Screening
-from fundus.storage.places import open_place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ray_session():
         summary = pipeline.screen(config, bundle, say=print)
     print(report.readable(summary))
-    place = open_place(config.results)
-    rows = runs.read_current(place, pointer.read(place)[0], ["uri", "vcdr"]).to_pylist()
+    rows = table.read(config.results, ["uri", "vcdr"]).to_pylist()
     found = {row["uri"]: row["vcdr"] for row in rows}
     pairs = [(found.get(one.path.resolve().as_uri()), one.vcdr) for one in drawn]
     errors = [abs(measured - true) for measured, true in pairs if measured is not None]

@@ -7,10 +7,10 @@
     ray job submit -- jobs/screen.py --archive s3://clinic/2027 --results s3://screening/results
 
 The archive is a folder, s3://bucket/prefix (gs://, az:// where fsspec's plugin is installed) or
-@FILE, a text file with a URI a line; zip and tar files in it are looked into. The Parquet files
-that hold the newest row of every picture are named in <results>/current.json. The same command
-again does what is missing, after a kill too. A page for graders is written beside them, see
-jobs/report.py. Credentials come from the standard AWS chain;
+@FILE, a text file with a URI a line; zip and tar files in it are looked into. <results>/rows is
+a Delta table with the newest row of every picture. The same command again does what is missing,
+after a kill too. A page for graders is written beside the rows, see jobs/report.py. Credentials
+come from the standard AWS chain;
 pseudonyms from the key in the environment variable FUNDUS_PSEUDONYM_KEY.
 
 With a site file (docs/site.toml), arguments that it holds may be left out.
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = parse(arguments)
         if config.status:
             found = standing.standing(
-                config.screening, config.screening.results, config.bundle.digest
+                config.screening, config.screening.results, config.bundle.measuring
             )
             print(standing.readable(found))
             return 0

@@ -64,4 +64,4 @@ def table(rows: list[dict], run_id: str = RUN) -> pa.Table:
     """Rows as a table of one run."""
     names = {name for one in rows for name in one}
     columns = {name: [one.get(name) for one in rows] for name in names}
-    return row.table(columns, run_id, "b" * 64, "frames, gradability refuse")
+    return row.table(columns, run_id, "b" * 64, "frames, gradability refuse", "c" * 64)

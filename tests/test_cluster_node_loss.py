@@ -4,16 +4,14 @@ import subprocess
 from pathlib import Path
 
 import clusters
-import pyarrow.dataset as ds
 import pytest
 import torch
 from clusters import Head
 from test_models_bundle import tiny_bundle
 
 from fundus.datasets.synthetic import write_archive
-from fundus.ledger import current
+from fundus.ledger import table
 from fundus.models import bundle as bundles
-from fundus.storage.places import open_place
 from fundus.synthetic.camera import clinic, hospital
 
 pytestmark = pytest.mark.cluster
@@ -59,7 +57,7 @@ def screening(head: Head, archive: Path, bundle: Path, **env: str) -> subprocess
     results = bundle.parent / "results"
     words = ("--archive", archive, "--results", results, "--bundle", bundle, "--precropped")
     started = job(head, "screen.py", *words, "--gradability", "off", **env)
-    clusters.wait(lambda: [*results.glob("runs/*/staged/*.parquet")], 400, "the first rows")
+    clusters.wait(lambda: [*results.glob("rows/*/*.parquet")], 400, "the first rows")
     assert started.poll() is None, "it was over before"
     return started
 
@@ -68,10 +66,7 @@ def check_whole(started: subprocess.Popen, results: Path) -> None:
     """It ends well, and every picture has one row."""
     said, _ = started.communicate(timeout=400)
     assert started.returncode == 0, said
-    found, _ = current.read(open_place(str(results)))
-    rows = ds.dataset([str(results / file.path) for file in found.files]).to_table(
-        ["uri", "status"]
-    )
+    rows = table.read(str(results), ["uri", "status"])
     assert rows.num_rows == PICTURES
     assert len(set(rows["uri"].to_pylist())) == PICTURES
     assert set(rows["status"].to_pylist()) == {"ok"}

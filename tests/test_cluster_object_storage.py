@@ -12,7 +12,7 @@ from s3_server import Server
 from test_models_bundle import tiny_bundle
 
 from fundus.datasets.public import open_set
-from fundus.ledger import current
+from fundus.ledger import table
 from fundus.models import bundle as bundles
 from fundus.storage.places import open_place
 
@@ -71,5 +71,4 @@ def test_a_cluster_adapts_resumes_and_screens_from_object_storage(
         screening += ("--bundle", f"{clinic}/bundle/", "--precropped", "--gradability", "off")
         screened = job(head, tmp_path, "screen.py", *screening)
         assert screened.returncode == 0, screened.stdout + screened.stderr
-    found, _ = current.read(open_place(f"{clinic}/results"))
-    assert sum(file.rows for file in found.files) == COUNT
+    assert table.read(f"{clinic}/results", ["uri"]).num_rows == COUNT

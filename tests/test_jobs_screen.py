@@ -8,14 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from dicom_files import dicom_file
 from PIL import Image
 from test_images_decode import SMOOTH, saved
 from test_screening_pipeline import tiny_bundle
 
-from fundus.ledger import pseudonyms
+from fundus.ledger import pseudonyms, table
 from fundus.ledger.claim import claimed
 from fundus.models import bundle as bundles
 from fundus.storage.places import open_place
@@ -48,7 +47,7 @@ def test_failed_pictures_are_rows_and_no_failure_of_the_job_unless_too_many(
     assert job("screen")(arguments) == 0
     out = capsys.readouterr().out
     assert "2 objects listed, 2 rows new" in out and "it seems to be text" in out
-    assert "results/current.json names the files" in out
+    assert "results/rows, version 1" in out
     (page,) = (tmp_path / "results").glob("reports/*/index.html")
     assert page.as_uri() in out and "it seems to be text" in page.read_text()
     assert job("screen")([*arguments, "--status"]) == 0
@@ -135,8 +134,7 @@ def test_nothing_of_a_patient_and_no_secret_is_in_rows_logs_errors_or_names(arch
     environment["RAY_enable_export_api_write"] = "1"
     done = subprocess.run(command, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    table = pq.read_table(results / "rows")
-    rows = {one["uri"].rsplit("/", 1)[1]: one for one in table.to_pylist()}
+    rows = {one["uri"].rsplit("/", 1)[1]: one for one in table.read(str(results)).to_pylist()}
     assert rows["1.dcm"]["status"] == "ok" and len(rows["1.dcm"]["subject"]) == 64
     assert rows["2.dcm"]["status"] != "ok" != rows["3.dcm"]["status"]
     assert rows["4.dcm"]["status"] == "ok"

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import click
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import ray
 from ray.scripts.scripts import cli
@@ -26,7 +25,7 @@ from test_screening_pipeline import tiny_bundle
 
 from fundus.datasets.public import LAYOUTS, open_set
 from fundus.datasets.synthetic import clinic, hospital, write_archive
-from fundus.ledger import row
+from fundus.ledger import row, table
 from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY
 from fundus.models.thresholds import Thresholds
@@ -196,7 +195,7 @@ def test_a_newcomers_way_from_training_to_rows(
         if job in ("train.py", "adapt.py"):
             make_usable(published=done.returncode == 0)
     assert "ensemble" in Path("evaluation/table.txt").read_text()
-    assert pq.read_table("results/rows")["status"].to_pylist() == ["ok", "ok"]
+    assert table.read("results", ["status"])["status"].to_pylist() == ["ok", "ok"]
     known: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), known)

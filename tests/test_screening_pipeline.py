@@ -19,9 +19,9 @@ from test_images_decode import SMOOTH, saved, saved_by_opencv, vast_png
 
 import fundus
 from fundus.anatomy.labels import CUP
-from fundus.ledger import current as pointer
-from fundus.ledger import pseudonyms, publish, row
+from fundus.ledger import pseudonyms, row, table
 from fundus.ledger.claim import ClaimHeld, claimed
+from fundus.ledger.plan import Plan
 from fundus.models import bundle as bundles
 from fundus.models import networks
 from fundus.models.bundle import (
@@ -94,11 +94,10 @@ def broken_archive(tmp_path_factory):
 
 
 def current_rows(results):
-    """As a reader has them: the files that the pointer names."""
-    place = open_place(str(results))
-    current, _ = pointer.read(place)
-    tables = [pq.read_table(pa.BufferReader(place.read(f.path)[0])) for f in current.files]
-    return pa.concat_tables(tables) if tables else row.SCHEMA.empty_table()
+    """As a reader has them."""
+    found = table.find(open_place(str(results)))
+    rows = table.scanned(found).to_table() if found else row.SCHEMA.empty_table()
+    return rows.sort_by([("uri", "ascending"), ("frame", "ascending")])
 
 
 def by_name(table):
@@ -175,13 +174,16 @@ def test_a_notebook_measures_and_reads_what_screening_wrote(screened, tmp_path):
 
 
 def test_the_files_carry_a_description_of_every_column_and_of_the_run(screened):
-    summary, bundle, table, _ = screened
-    assert table.schema.names == row.SCHEMA.names
-    assert all(len(field.metadata[b"description"]) > 10 for field in table.schema)
-    assert table.schema.metadata[b"fundus.run_id"].decode() == summary.run_id
-    assert table.schema.metadata[b"fundus.bundle"].decode() == bundle.digest
-    assert table.schema.metadata[b"fundus.format"].decode() == row.FORMAT_VERSION
-    assert table["uri"].to_pylist() == sorted(table["uri"].to_pylist())
+    summary, bundle, _, config = screened
+    folder = Path(config.results) / "rows" / summary.run_id
+    for file in folder.glob("*.parquet"):
+        rows = pq.read_table(file)
+        assert rows.schema.names == row.SCHEMA.names
+        assert all(len(field.metadata[b"description"]) > 10 for field in rows.schema)
+        assert rows.schema.metadata[b"fundus.run_id"].decode() == summary.run_id
+        assert rows.schema.metadata[b"fundus.bundle"].decode() == bundle.digest
+        assert rows.schema.metadata[b"fundus.format"].decode() == row.FORMAT_VERSION
+        assert rows["uri"].to_pylist() == sorted(rows["uri"].to_pylist())
 
 
 def test_the_summary_counts_statuses_and_reasons(screened):
@@ -197,18 +199,17 @@ def test_the_summary_counts_statuses_and_reasons(screened):
     written = json.loads(place.read(f"runs/{summary.run_id}/summary.json")[0])
     assert written["statuses"] == summary.statuses
     listed = pa.BufferReader(place.read(f"runs/{summary.run_id}/inventory.parquet")[0])
-    assert pq.read_table(listed)["uri"].to_pylist() == table["uri"].to_pylist()
-    assert place.list(f"runs/{summary.run_id}/staged") == []
+    assert sorted(pq.read_table(listed)["uri"].to_pylist()) == table["uri"].to_pylist()
 
 
 def test_the_same_command_again_screens_nothing_and_a_changed_object_alone(screened):
     """And how things stand says what is missing in between."""
     _, bundle, _, config = screened
-    before = pointer.read(open_place(config.results))[0].files
+    before = table.find(open_place(config.results)).version()
     assert pipeline.screen(config, bundle).rows == 0
-    assert pointer.read(open_place(config.results))[0].files == before
+    assert table.find(open_place(config.results)).version() == before
     (Path(config.archive) / "text.jpg").write_text("not a picture, but a longer one")
-    found = standing.standing(config, config.results, bundle.digest)
+    found = standing.standing(config, config.results, bundle.measuring)
     assert found.missing == 1 and found.statuses["ok"] == 4 and found.holder is None
     assert "missing: 1 objects" in standing.readable(found)
     assert pipeline.screen(config, bundle).rows == 1
@@ -220,7 +221,7 @@ def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch)
     archive = pictures(tmp_path / "archive", "a.png", "b.png")
     config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     with monkeypatch.context() as dying:
-        dying.setattr(publish, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        dying.setattr(Plan, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pipeline.screen(config, tiny_bundle())
     assert current_rows(config.results).num_rows == 0
@@ -242,7 +243,7 @@ def test_rows_that_a_pass_did_not_bring_are_screened_by_the_next(ray_local, tmp_
         follow(rows, objects, say)
         passes.append(objects)
         if len(passes) == 1:
-            for file in tmp_path.glob("out/runs/*/staged/*.parquet"):
+            for file in tmp_path.glob("out/rows/*/*.parquet"):
                 file.unlink()
 
     monkeypatch.setattr(pipeline, "_follow", loses_the_first)
@@ -282,7 +283,7 @@ def test_an_empty_archive_gives_no_file_and_says_so(ray_local, tmp_path):
     (tmp_path / "nothing").mkdir()
     config = Screening(str(tmp_path / "nothing"), str(tmp_path / "out"))
     summary = pipeline.screen(config, tiny_bundle())
-    assert summary.rows == summary.listed == 0 and summary.files == []
+    assert summary.rows == summary.listed == 0 and summary.version == 0
     assert "0 objects listed" in report.readable(summary)
 
 
@@ -375,7 +376,7 @@ def test_a_fault_of_our_own_ends_the_run_loudly(ray_local, tmp_path, monkeypatch
 
 
 def test_a_row_outside_the_schema_or_the_list_of_statuses_is_refused():
-    about = ("run", "bundle", "frames")
+    about = ("run", "bundle", "frames", "measuring")
     with pytest.raises(ValueError, match="no status"):
         row.table({"uri": ["a"], "etag": ["1"], "status": ["fine"]}, *about)
     with pytest.raises(ValueError, match="no column"):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from fundus.storage.entries import Entry
 
-_TEXT = pa.string()
+_TEXT = pa.large_string()
 LISTED = pa.schema(
     [
         pa.field("uri", _TEXT, nullable=False),
@@ -26,6 +26,7 @@ LISTED = pa.schema(
 )
 WORKING = LISTED.insert(0, pa.field("source", _TEXT, nullable=False))
 BATCH = 10_000
+GROUP_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Inventory:
 
     file: Path
     """Parquet with the columns of `WORKING`, on this machine."""
+    listed: Path
+    """The same with the columns of `LISTED`, for the results."""
     objects: int
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -56,19 +59,19 @@ def write(
     ):
         wanted = islice(entries, limit)
         while some := list(islice(wanted, BATCH)):
-            table = pa.Table.from_pylist([_columns_of(entry, shown) for entry in some], WORKING)
+            table = pa.Table.from_pydict(_columns_of(some, shown), WORKING)
             here.write_table(table)
             for_results.write_table(table.select(LISTED.names))
             count += len(some)
-    return Inventory(working, count)
+    return Inventory(working, listed, count)
 
 
-def _columns_of(entry: Entry, shown: Callable[[str], str]) -> dict[str, object]:
+def _columns_of(some: list[Entry], shown: Callable[[str], str]) -> dict[str, list]:
     return {
-        "source": entry.uri,
-        "uri": shown(entry.uri),
-        "etag": entry.etag,
-        "size": entry.size,
-        "status": entry.status,
-        "error": entry.error,
+        "source": [entry.uri for entry in some],
+        "uri": [shown(entry.uri) for entry in some],
+        "etag": [entry.etag for entry in some],
+        "size": [entry.size for entry in some],
+        "status": [entry.status for entry in some],
+        "error": [entry.error for entry in some],
     }

@@ -88,7 +88,7 @@ def _noted(secret: bytes | None) -> bytes:
 
 def write_map(file: Path, sources: Iterable[pa.RecordBatch]) -> None:
     """Write which pseudonym is which URI (columns uri and source), readable by its owner alone."""
-    schema = pa.schema([("uri", pa.string()), ("source", pa.string())])
+    schema = pa.schema([("uri", pa.large_string()), ("source", pa.large_string())])
     file.parent.mkdir(parents=True, exist_ok=True)
     with (
         os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink,

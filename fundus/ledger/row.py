@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from fundus.images.content import REMARKS
 
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 
 OK = "ok"
 STATUSES = {
@@ -31,7 +31,7 @@ FLAGS = {
 } | REMARKS
 """What `flags` may hold, and what each says of the picture or of its measures."""
 
-IDENTITY = ("uri", "etag", "bundle", "settings")
+IDENTITY = ("uri", "etag", "measuring", "settings")
 """What an object's result is known by: where it lies, its content, and what measured it how."""
 
 _TEXT, _REAL = pa.string(), pa.float64()
@@ -42,7 +42,8 @@ _COLUMNS = [
     ("frame", pa.int32(), "1-based number of the picture in its object: DICOM frame, page, ..."),
     ("frames", pa.int32(), "pictures in the object, each with a row; 1 where it was not decoded"),
     ("run_id", _TEXT, "the run that wrote this row"),
-    ("bundle", _TEXT, "SHA-256 digest of the bundle that measured"),
+    ("bundle", _TEXT, "SHA-256 digest of the bundle that measured, or set the risk since"),
+    ("measuring", _TEXT, "SHA-256 of its networks, preprocessing and thresholds"),
     (
         "settings",
         _TEXT,
@@ -85,7 +86,10 @@ _COLUMNS = [
     ("mask_png", pa.binary(), "8-bit PNG of the ROI frame: 0 background, 1 rim, 2 cup"),
 ]
 
-REQUIRED = (*IDENTITY, "frame", "frames", "run_id", "status")
+REQUIRED = (*IDENTITY, "frame", "frames", "run_id", "bundle", "status")
+SKIP_BY = (*REQUIRED, "subject", "laterality", "quality", "vcdr", "vcdr_sd", "risk")
+"""Columns of which the table knows each file's lowest and highest value, so that a reader may skip
+the file."""
 
 SCHEMA = pa.schema(
     [
@@ -113,13 +117,15 @@ def schema(run_id: str, bundle: str) -> pa.Schema:
     )
 
 
-def table(columns: dict[str, list], run_id: str, bundle: str, settings: str) -> pa.Table:
+def table(
+    columns: dict[str, list], run_id: str, bundle: str, settings: str, measuring: str = ""
+) -> pa.Table:
     """Rows of one run. Columns not given are null, `frame` and `frames` 1; the run's are filled in.
 
     A column that the schema does not know and a status off the list raise ValueError.
     """
     rows = len(columns["uri"])
-    of_run = {"run_id": run_id, "bundle": bundle, "settings": settings}
+    of_run = {"run_id": run_id, "bundle": bundle, "settings": settings, "measuring": measuring}
     columns = {"frame": [1] * rows, "frames": [1] * rows} | columns
     columns |= {name: [value] * rows for name, value in of_run.items()}
     unknown = set(columns) - set(SCHEMA.names)

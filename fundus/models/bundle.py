@@ -103,6 +103,20 @@ class Bundle:
         """SHA-256 (hexadecimal) of all that the bundle says and holds."""
         return _digest(self._manifest())
 
+    @property
+    def measuring(self) -> str:
+        """SHA-256 (hexadecimal) of what decides a measurement: networks, preprocessing, thresholds.
+
+        Risk, scores, recipes and licence do not: a bundle that was calibrated anew measures alike.
+        """
+        manifest = self._manifest()
+        manifest["networks"] = {
+            role: {name: one[name] for name in ("network", "sha256")}
+            for role, one in manifest["networks"].items()
+        }
+        names = ("format", "preprocessing", "thresholds", "networks")
+        return _digest({name: manifest[name] for name in names})
+
     def with_network(self, role: str, network: Network) -> "Bundle":
         """The same bundle with one network put in or replaced, not calibrated any more."""
         return replace(self, networks=self.networks | {role: network}, risk=None)

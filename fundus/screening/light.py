@@ -23,6 +23,7 @@ from fundus.screening.columns import Batch, indices, roi_of, say, writable
 from fundus.storage.places import open_place
 
 POOR = "poor_quality"
+IN_FILE = [("uri", "ascending"), ("frame", "ascending")]
 TEXTS = ("error", "subject", "manufacturer", "model", "laterality", "laterality_source")
 REALS = ("quality", *LOOK, "disc_confidence", "roi_x", "roi_y", "roi_size")
 """Columns that come along from the stages before, by what stands there for null: "" or NaN."""
@@ -71,7 +72,8 @@ class Measure:
             columns[name] = [one.get(name) for one in measured]
         for status, number in Counter(columns["status"]).items():
             metrics.count_rows(status, number)
-        rows = row.table(columns, self.run.run_id, self.run.bundle, self.run.settings)
+        run = self.run
+        rows = row.table(columns, run.run_id, run.bundle, run.settings, run.measuring)
         if self.keep_header:
             rows = rows.append_column("header", pa.array(batch["header"].tolist(), pa.binary()))
         return rows
@@ -88,12 +90,12 @@ class Write:
         self.results, self.run = results, run
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        rows = rows.cast(row.schema(self.run.run_id, self.run.bundle))
+        rows = rows.cast(row.schema(self.run.run_id, self.run.bundle)).sort_by(IN_FILE)
         identity = repr(rows.select(["uri", "etag", "frame"]).to_pydict()).encode()
         sink = io.BytesIO()
         pq.write_table(rows, sink, compression="zstd")
         name = hashlib.sha256(identity).hexdigest()[:32]
-        open_place(self.results).put(f"{self.run.staged}/{name}.parquet", sink.getvalue())
+        open_place(self.results).put(f"{self.run.rows}/{name}.parquet", sink.getvalue())
         return rows.select(["status"])
 
 

@@ -9,27 +9,31 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
+from deltalake import DeltaTable
 from ray.data import DataContext, Dataset
 
-from fundus.ledger import current as pointer
-from fundus.ledger import inventory, pseudonyms, publish, runs
+from fundus.ledger import inventory, pseudonyms, runs, table
 from fundus.ledger.claim import Claim, claimed
-from fundus.ledger.current import Current
 from fundus.ledger.inventory import Inventory
+from fundus.ledger.plan import Plan
+from fundus.ledger.revise import recalibrate
 from fundus.ledger.runs import Run
 from fundus.models.bundle import Bundle
 from fundus.runtime import logs
 from fundus.runtime.resources import reachable, smallest_node
 from fundus.screening import dicom, light, models, reading, report
 from fundus.screening.placement import placement, tune
-from fundus.screening.settings import Screening
+from fundus.screening.settings import EXTRAS, Screening
+from fundus.storage.conditional import check_conditional_writes
 from fundus.storage.entries import Entry
 from fundus.storage.listing import walk
 from fundus.storage.places import Place, open_place
@@ -40,8 +44,9 @@ ROWS_A_TASK, MOST_TASKS = 16, 4096
 """Objects that one reading task takes: few enough to spread; more where tasks became too many."""
 FRAMES_A_BATCH, CROPS_A_BATCH = reading.FRAMES_TOGETHER, 4
 """Pictures in memory at once in one process."""
-ROWS_A_FILE = 64
-"""Rows that are staged together, and that a kill costs at most for each writer."""
+LEAST_ROWS, MOST_ROWS, FILES = 64, 2048, 256
+"""Rows in one file, which a kill costs at most for each writer, and files in a round: few for a
+reader, and soon written."""
 PASSES = 3
 """A lost node may cost rows where what it had read comes out otherwise the second time."""
 SAY_EVERY_S = 10.0
@@ -55,7 +60,7 @@ def screen(
 ) -> report.Summary:
     """Screen what is not screened yet, on the Ray that runs; `ray.init` is the caller's.
 
-    Every object of the archive has its rows in the current files then, or RuntimeError is raised;
+    Every object of the archive has its rows in the table then, or RuntimeError is raised;
     what was staged until then is kept for the next call. `say` is told of progress; a larger share
     of failed rows than `max_failure_rate` sets the summary's exit code.
 
@@ -66,6 +71,7 @@ def screen(
     start = time.monotonic()
     entries = list_archive(config)
     place = open_place(config.results)
+    check_conditional_writes(place)
     with (
         claimed(place, take_over=config.take_over) as claim,
         tempfile.TemporaryDirectory(prefix="fundus-") as scratch,
@@ -85,43 +91,78 @@ def _screen(
     say: Callable[[str], None],
     max_failure_rate: float,
 ) -> report.Summary:
-    digest = bundle.digest
     pseudonyms.keep_to(place, config.uri_key)
-    current, etag = pointer.read(place)
-    run = runs.begin(place, current, digest, config.settings)
+    rows = table.opened(place)
+    finish_published(place, rows)
+    about = Run("", bundle.digest, config.settings, bundle.measuring, config.source, config.extras)
+    run = runs.begin(place, about)
     listed = keep(config, entries, scratch)
-    place.put(f"{run.folder}/inventory.parquet", (scratch / "listed.parquet").read_bytes())
+    place.put(f"{run.folder}/inventory.parquet", listed.listed.read_bytes())
     say(f"run {run.run_id}: {listed.objects} objects listed")
-    known = runs.answered(place, current, run, retry=config.retry_failed)
-    wanted = _table(runs.left(listed.batches(), known))
     _prepare()
-    found = runs.staged(place, run)
-    for _ in range(PASSES):
-        # Sorted, so that rows which will lie in one file are staged together.
-        todo = _table(runs.left(wanted.to_batches(), runs.whole(found.ids))).sort_by("uri")
-        say(f"{todo.num_rows} to screen, {wanted.num_rows - todo.num_rows} are staged")
-        if not todo.num_rows:
-            break
-        _follow(_rows(config, bundle, place, run, todo), todo.num_rows, say)
-        found = runs.staged(place, run)
-    publish.reconcile(wanted, found)
-    following = publish.publish(place, run, current, etag, wanted, found, claim)
-    fresh = [file for file in following.files if file.run_id == run.run_id]
+    with closing(Plan(place, run, scratch)) as plan:
+        wanted = plan.want(listed.file, rows, retry=config.retry_failed)
+        _say_what_is_not_made(plan, rows, say)
+        plan.refresh()
+        for _ in range(PASSES):
+            todo = plan.todo()
+            say(f"{todo} to screen, {wanted - todo} are staged")
+            if not todo:
+                break
+            for objects in plan.rounds():
+                claim.check()
+                _follow(_rows(config, bundle, place, run, objects), objects.num_rows, say)
+            plan.refresh()
+        claim.check()
+        plan.publish()
+    revised = recalibrate(place, run, bundle.risk)
+    if revised:
+        say(f"the bundle was calibrated anew: {revised} files have its risk now")
+    seconds = time.monotonic() - start
+    summary = finish(place, run, config.archive_shown, listed.objects, seconds, max_failure_rate)
+    table.tidy(place)
+    return summary
+
+
+def finish(
+    place: Place,
+    run: Run,
+    archive: str = "",
+    listed: int | None = None,
+    seconds: float = 0.0,
+    max_failure_rate: float = 1.0,
+) -> report.Summary:
+    """After a run's commit: clean up, and write the summary last."""
+    rows = table.opened(place)
     summary = report.summarise(
-        runs.read_current(place, Current(files=tuple(fresh)), list(report.COLUMNS)),
+        table.stream(rows, report.COLUMNS, filter=pc.field("run_id") == run.run_id).read_all(),
         run_id=run.run_id,
-        bundle=digest,
-        archive=config.archive if not config.pseudonymise_uris else "",
+        bundle=run.bundle,
+        archive=archive,
         results=place.uri,
-        listed=listed.objects,
-        files=[file.path for file in fresh],
-        seconds=time.monotonic() - start,
+        listed=listed,
+        version=rows.version(),
+        seconds=seconds,
         max_failure_rate=max_failure_rate,
     )
-    place.put(f"{run.folder}/summary.json", json.dumps(asdict(summary), indent=2).encode() + b"\n")
-    for name in place.list(f"{run.staged}/"):
-        place.delete(name)
+    runs.finish(place, run, json.dumps(asdict(summary), indent=2).encode() + b"\n")
     return summary
+
+
+def finish_published(place: Place, rows: DeltaTable) -> None:
+    """Finish runs that died after their commit."""
+    for run in runs.unfinished(place):
+        if table.is_published(rows, run.run_id):
+            finish(place, run)
+
+
+def _say_what_is_not_made(plan: Plan, rows: DeltaTable, say: Callable[[str], None]) -> None:
+    """What this run is told to make beside the rows is not made for pictures that have rows."""
+    for extra, objects in plan.lacking(rows).items():
+        say(
+            f"{objects} objects were screened before without {EXTRAS[extra.split()[0]]} and stay as"
+            " they are: to have it for them too, screen into another results place"
+        )
 
 
 def list_archive(config: Screening) -> Iterable[Entry]:
@@ -196,15 +237,15 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
         )
     return measured.map_batches(
         light.Write(place.uri, run),
-        batch_size=ROWS_A_FILE,
+        batch_size=rows_a_file(todo.num_rows),
         batch_format="pyarrow",
         **where.light,
     )
 
 
-def _table(batches: Iterable[pa.Table]) -> pa.Table:
-    """An inventory's batches as one table."""
-    return pa.concat_tables([inventory.WORKING.empty_table(), *batches])
+def rows_a_file(objects: int) -> int:
+    """Rows that are written together, for so many objects in a round."""
+    return min(MOST_ROWS, max(LEAST_ROWS, objects // FILES))
 
 
 def _follow(rows: Dataset, objects: int, say: Callable[[str], None]) -> None:

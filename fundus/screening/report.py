@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from fundus.ledger import row
 
-COLUMNS = ("uri", "etag", "status", "error", "vcdr", "vcdr_sd")
+COLUMNS = ("status", "error", "vcdr", "vcdr_sd")
 """The columns that a summary reads; masks are left where they are."""
 
 SHOWN = 12
@@ -28,12 +28,13 @@ class Summary:
     archive: str
     """Empty where URIs are pseudonyms."""
     results: str
-    files: list[str]
-    """The run's Parquet files, relative to the results."""
+    version: int
+    """The table's, with this run in it."""
     seconds: float
     """From the listing to the last check."""
-    listed: int
-    """Objects in the archive; those that were screened before are not screened again."""
+    listed: int | None
+    """Objects in the archive; those that were screened before are not screened again. None where
+    the run died after its commit, and the next one wrote this."""
     rows: int
     """What this run screened: a row a picture."""
     statuses: dict[str, int]
@@ -58,13 +59,13 @@ def summarise(
     bundle: str,
     archive: str,
     results: str,
-    listed: int,
-    files: list[str],
+    listed: int | None,
+    version: int,
     seconds: float,
     max_failure_rate: float = 1.0,
 ) -> Summary:
     """Count and describe rows (at least `COLUMNS`)."""
-    statuses = Counter(rows["status"].to_pylist())
+    statuses = counts_of(rows["status"])
     failures = sum(count for status, count in statuses.items() if status not in row.ANSWERS)
     failure_rate = failures / rows.num_rows if rows.num_rows else 0.0
     vcdr = rows["vcdr"].drop_null()
@@ -75,7 +76,7 @@ def summarise(
         bundle=bundle,
         archive=archive,
         results=results,
-        files=files,
+        version=version,
         seconds=seconds,
         listed=listed,
         rows=rows.num_rows,
@@ -92,9 +93,16 @@ def summarise(
 def reasons_of(rows: pa.Table) -> dict[str, int]:
     """Count by "status: reason" of the rows that are not ok, most frequent first."""
     failed = rows.filter(pc.not_equal(rows["status"], row.OK))
-    pairs = zip(failed["status"].to_pylist(), failed["error"].to_pylist(), strict=True)
-    reasons = Counter(f"{status}: {_without_details(error or '')}" for status, error in pairs)
+    reasons: Counter[str] = Counter()
+    for one in failed.group_by(["status", "error"]).aggregate([([], "count_all")]).to_pylist():
+        reasons[f"{one['status']}: {_without_details(one['error'] or '')}"] += one["count_all"]
     return dict(reasons.most_common())
+
+
+def counts_of(statuses: pa.ChunkedArray) -> Counter[str]:
+    """How often each status comes."""
+    found = pc.value_counts(statuses).to_pylist()
+    return Counter({one["values"]: one["counts"] for one in found})
 
 
 def readable(summary: Summary) -> str:
@@ -116,7 +124,7 @@ def readable(summary: Summary) -> str:
         ]
     if summary.vcdr_sd_median is not None:
         lines.append(f"its spread over the maps of one eye: median {summary.vcdr_sd_median:.3f}")
-    lines += ["", f"rows: {summary.results}/current.json names the files"]
+    lines += ["", f"rows: the Delta table {summary.results}/rows, version {summary.version}"]
     return "\n".join([*lines, "research use, not a medical device"])
 
 

@@ -1,5 +1,6 @@
 """What a screening is told: checked where it is made, and shown as each row's `settings`."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle
 from fundus.storage.uris import lies_in, normal
 
 GRADABILITY = ("refuse", "advise", "off")
+EXTRAS = {"dicom": "--dicom-seg to this place", "subjects": f"this key in {pseudonyms.KEY}"}
+"""What a run may make beside the rows, as a sentence names it."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,37 @@ class Screening:
         """What decides a row beside the picture and the bundle; part of a row's identity."""
         kind = "precropped" if self.precropped else "frames"
         return f"{kind}, gradability {self.gradability}"
+
+    @property
+    def source(self) -> str:
+        """SHA-256 of what is screened, the archive and the filters: an unfinished run goes on when
+        the same is asked for again."""
+        asked = (
+            normal(self.archive).rstrip("/"),
+            self.limit,
+            self.suffixes,
+            self.glob,
+            str(self.modified_since),
+            self.retry_failed,
+        )
+        return hashlib.sha256(repr(asked).encode()).hexdigest()
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What is made beside the measurements, for the run's own file; no key and no path."""
+        found = []
+        if self.dicom_out:
+            place = normal(self.dicom_out).rstrip("/")
+            found.append(f"dicom {hashlib.sha256(place.encode()).hexdigest()[:16]}")
+        key = pseudonyms.key()
+        if key:
+            found.append(f"subjects {pseudonyms.pseudonym('the key of this place', key)[:16]}")
+        return tuple(found)
+
+    @property
+    def archive_shown(self) -> str:
+        """The archive as the results may name it; empty where URIs are pseudonyms."""
+        return "" if self.pseudonymise_uris else self.archive
 
     @property
     def uri_key(self) -> bytes | None:

@@ -1,17 +1,20 @@
 """How things stand in a results place: what is done, failed and missing, and who is at it."""
 
 import tempfile
-from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from fundus.ledger import claim, pseudonyms, runs
-from fundus.ledger import current as pointer
+from deltalake import DeltaTable
+
+from fundus.ledger import claim, pseudonyms, row, runs, table
+from fundus.ledger.plan import Plan
 from fundus.ledger.runs import Run
 from fundus.screening import report
 from fundus.screening.pipeline import keep, list_archive
 from fundus.screening.settings import Screening
-from fundus.storage.places import open_place
+from fundus.storage.places import Place, open_place
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,10 @@ class Standing:
     """A results place, as it is now."""
 
     results: str
-    runs: int
-    """Finished ones."""
+    version: int | None
+    """The table's; None before the first run."""
     published: str
-    """When the last one was; empty before the first."""
+    """When that was committed; empty before the first run."""
     statuses: dict[str, int]
     """Current rows by status."""
     reasons: dict[str, int]
@@ -32,33 +35,33 @@ class Standing:
     holder: str | None
     """Who screens into it now."""
     missing: int | None
-    """Objects of the archive without a current row by this bundle; None where it was not listed."""
+    """Objects of the archive without a current row by these networks and settings; None where it
+    was not listed."""
 
 
-def standing(config: Screening | None, results: str, bundle: str = "") -> Standing:
+def standing(config: Screening | None, results: str, measuring: str = "") -> Standing:
     """Look at a results place; with a configuration also at its archive, for what is missing."""
     place = open_place(results)
-    current, _ = pointer.read(place)
-    table = runs.read_current(place, current, ["status", "error"])
+    found = table.find(place)
+    wanted = row.SCHEMA.empty_table().select(["status", "error"])
+    rows = table.stream(found, ["status", "error"]).read_all() if found else wanted
     holder = claim.holder(place)
     return Standing(
         results=place.uri,
-        runs=len(current.runs),
-        published=current.published,
-        statuses=dict(Counter(table["status"].to_pylist()).most_common()),
-        reasons=report.reasons_of(table),
-        unfinished={
-            run.run_id: runs.staged(place, run).ids.num_rows
-            for run in runs.unfinished(place, current)
-        },
+        version=found.version() if found else None,
+        published=_published(found) if found else "",
+        statuses=dict(report.counts_of(rows["status"]).most_common()),
+        reasons=report.reasons_of(rows),
+        unfinished={run.run_id: _staged(place, run) for run in runs.unfinished(place)},
         holder=holder.described() if holder else None,
-        missing=_missing(config, bundle) if config else None,
+        missing=_missing(config, place, found, measuring) if config else None,
     )
 
 
 def readable(found: Standing) -> str:
     """For a terminal."""
-    lines = [f"{found.results}: {found.runs} finished runs, the last {found.published or 'none'}"]
+    newest = "nothing yet" if found.version is None else f"version {found.version}"
+    lines = [f"{found.results}: {newest} {found.published}".rstrip()]
     lines += [f"  {sum(found.statuses.values()):7d}  rows"]
     lines += report.counted(found.statuses, found.reasons)
     for run_id, rows in found.unfinished.items():
@@ -69,11 +72,25 @@ def readable(found: Standing) -> str:
     return "\n".join(lines)
 
 
-def _missing(config: Screening, bundle: str) -> int:
-    place = open_place(config.results)
+def _published(found: DeltaTable) -> str:
+    moment = datetime.fromtimestamp(found.history(1)[0]["timestamp"] / 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _staged(place: Place, run: Run) -> int:
+    with (
+        tempfile.TemporaryDirectory(prefix="fundus-") as scratch,
+        closing(Plan(place, run, Path(scratch))) as plan,
+    ):
+        return plan.refresh()
+
+
+def _missing(config: Screening, place: Place, found: DeltaTable | None, measuring: str) -> int:
     pseudonyms.check(place, config.uri_key)
-    current, _ = pointer.read(place)
     with tempfile.TemporaryDirectory(prefix="fundus-") as scratch:
         listed = keep(config, list_archive(config), Path(scratch))
-        done = runs.answered(place, current, Run("", bundle, config.settings))
-        return sum(some.num_rows for some in runs.left(listed.batches(), done))
+        if found is None:
+            return listed.objects
+        run = Run("", "", config.settings, measuring)
+        with closing(Plan(place, run, Path(scratch))) as plan:
+            return plan.want(listed.file, found)

@@ -1,0 +1,371 @@
+"""From written rows to a table of one row for each picture, whatever doubles and deaths came."""
+
+import json
+import random
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.bytes_read import MEASURES, bytes_read
+from fundus.anatomy.risk import RiskModel
+from fundus.errors import ConfigurationError
+from fundus.ledger import row, runs, table
+from fundus.ledger.plan import Plan
+from fundus.ledger.revise import recalibrate
+from fundus.ledger.runs import Run
+from fundus.storage.places import Place, open_place
+
+A, B = "a" * 64, "b" * 64
+RISK = RiskModel(-1.0, 9.0, 0.5, 0.1, 0.4, 0.9, 20, 20, "set", "c" * 64)
+Objects = list[tuple[str, str]]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return open_place(str(tmp_path / "results"))
+
+
+def about(measuring: str = A, source: str = "archive", bundle: str = "") -> Run:
+    return Run("", bundle or measuring, "frames", measuring, source)
+
+
+def write(
+    place: Place, run: Run, name: str, *pictures: tuple[str, str, int, int], **columns: list
+) -> None:
+    """One file of (uri, etag, frame, frames) rows, as a worker leaves it."""
+    uris, etags, frame, frames = map(list, zip(*pictures, strict=True))
+    given = {"uri": uris, "etag": etags, "frame": frame, "frames": frames}
+    given["status"] = ["ok"] * len(pictures)
+    rows = row.table(given | columns, run.run_id, run.bundle, run.settings, run.measuring)
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    place.put(f"{run.rows}/{name}.parquet", sink.getvalue().to_pybytes())
+
+
+def plan_of(place: Place, run: Run, folder: Path, listed: Objects, *, retry: bool = False) -> Plan:
+    """The plan of a run that has listed these (uri, etag)."""
+    folder = folder / f"{random.random()}"
+    folder.mkdir()
+    uris, etags = zip(*listed, strict=True) if listed else ((), ())
+    pq.write_table(pa.table({"uri": pa.array(uris, "string"), "etag": pa.array(etags, "string")}),
+                   folder / "listed.parquet")  # fmt: skip
+    plan = Plan(place, run, folder)
+    plan.want(folder / "listed.parquet", table.opened(place), retry=retry)
+    plan.refresh()
+    return plan
+
+
+def publish(place: Place, run: Run, folder: Path, listed: Objects, **how: bool) -> None:
+    with closing(plan_of(place, run, folder, listed, **how)) as plan:
+        plan.publish()
+    runs.finish(place, run, b"{}")
+
+
+def screened(place: Place, folder: Path, objects: Objects, wanted: Run, **columns: list) -> Run:
+    """A whole night: these objects are listed, written and published."""
+    run = runs.begin(place, wanted)
+    if objects:
+        write(place, run, "0", *((uri, etag, 1, 1) for uri, etag in objects), **columns)
+    publish(place, run, folder, objects)
+    return run
+
+
+def rows_of(place: Place, version: int | None = None) -> list[tuple]:
+    """As an analyst reads them, with a reader that is not ours."""
+    uri, _ = table.address(place)
+    found = polars.read_delta(uri, version=version).select("uri", "etag", "measuring", "frame")
+    return sorted(found.rows())
+
+
+def left(place: Place, folder: Path, run: Run, listed: Objects, **how: bool) -> list[str]:
+    with closing(plan_of(place, run, folder, listed, **how)) as plan:
+        plan.todo()
+        return [uri for objects in plan.rounds() for uri in objects["uri"].to_pylist()]
+
+
+def test_rows_are_published_once_and_only_those_that_were_wanted(
+    place: Place, tmp_path: Path
+) -> None:
+    run = runs.begin(place, about())
+    write(place, run, "1", ("c", "1", 1, 1), ("a", "1", 2, 2))
+    write(place, run, "2", ("b", "1", 1, 1), ("a", "1", 1, 2))
+    write(place, run, "3", ("b", "1", 1, 1), ("gone", "1", 1, 1), ("c", "0", 1, 1))
+    publish(place, run, tmp_path, [("a", "1"), ("b", "1"), ("c", "1")])
+    assert rows_of(place) == [
+        ("a", "1", A, 1),
+        ("a", "1", A, 2),
+        ("b", "1", A, 1),
+        ("c", "1", A, 1),
+    ]
+    assert len([name for name in place.list("rows/") if name.endswith("parquet")]) == 2
+
+
+def test_an_object_without_all_its_pictures_is_missing(place: Place, tmp_path: Path) -> None:
+    run = runs.begin(place, about())
+    write(place, run, "1", ("a", "1", 1, 2), ("b", "1", 1, 1))
+    listed = [("a", "1"), ("b", "1")]
+    assert left(place, tmp_path, run, listed) == ["a"]
+    with pytest.raises(RuntimeError, match="1 of 2 objects have no row"):
+        publish(place, run, tmp_path, listed)
+    assert table.find(place).version() == 0
+
+
+def test_an_object_that_was_read_twice_has_the_rows_of_one_answer(
+    place: Place, tmp_path: Path
+) -> None:
+    run, listed = runs.begin(place, about()), [("a", "1")]
+    write(place, run, "1", ("a", "1", 1, 3), ("a", "1", 2, 3))
+    assert left(place, tmp_path, run, listed) == ["a"]
+    write(place, run, "2", ("a", "1", 1, 1), status=["read_failed"])
+    assert left(place, tmp_path, run, listed) == []
+    write(place, run, "3", ("a", "1", 3, 3))
+    publish(place, run, tmp_path, listed)
+    rows = table.read(place.uri, ["frame", "frames", "status"]).to_pylist()
+    assert sorted(tuple(one.values()) for one in rows) == [(n, 3, "ok") for n in (1, 2, 3)]
+
+
+def test_superseded_rows_leave_as_their_successors_come_and_stay_readable_in_older_versions(
+    place: Place, tmp_path: Path
+) -> None:
+    first = screened(place, tmp_path, [("a", "1"), ("b", "1"), ("c", "1")], about())
+    screened(place, tmp_path, [("b", "2")], about())
+    assert rows_of(place) == [("a", "1", A, 1), ("b", "2", A, 1), ("c", "1", A, 1)]
+    screened(place, tmp_path, [("a", "1"), ("b", "2"), ("c", "1")], about(B))
+    assert rows_of(place) == [("a", "1", B, 1), ("b", "2", B, 1), ("c", "1", B, 1)]
+    assert rows_of(place, 1) == [(uri, "1", A, 1) for uri in "abc"]
+    assert table.read(place.uri, ["run_id"], version=1)["run_id"].to_pylist() == [first.run_id] * 3
+    assert table.find(place).version() == 3  # one transaction a night
+
+
+def test_what_is_done_is_left_out_by_content_networks_and_settings(
+    place: Place, tmp_path: Path
+) -> None:
+    screened(place, tmp_path, [("a", "1"), ("b", "1")], about(), status=["ok", "timed_out"])
+    listed = [("a", "1"), ("b", "1"), ("a", "2"), ("d", "1")]
+    same = replace(about(bundle=B), run_id="other")
+    assert left(place, tmp_path, same, listed) == ["a", "d"]
+    assert left(place, tmp_path, same, listed, retry=True) == ["a", "b", "d"]
+    for other in (replace(same, measuring=B), replace(same, settings="precropped")):
+        assert len(left(place, tmp_path, other, listed)) == 4
+
+
+def test_a_killed_run_goes_on_under_its_id_with_what_it_wrote(place: Place, tmp_path: Path) -> None:
+    run = runs.begin(place, about())
+    write(place, run, "1", ("a", "1", 1, 1))
+    place.put(f"{run.rows}/2.parquet", b"PAR1 half a file")
+    assert runs.begin(place, about(B)) != run
+    assert runs.begin(place, about()) == run
+    assert left(place, tmp_path, run, [("a", "1"), ("b", "1")]) == ["b"]
+    assert place.list(f"{run.rows}/") == [f"{run.rows}/1.parquet"]
+
+
+def test_another_archive_or_filter_does_not_touch_what_a_killed_run_wrote(
+    place: Place, tmp_path: Path
+) -> None:
+    """It once published two rows of ten and deleted the others."""
+    objects = [(f"{n}", "1") for n in range(10)]
+    killed = runs.begin(place, about())
+    write(place, killed, "0", *((uri, etag, 1, 1) for uri, etag in objects))
+    screened(place, tmp_path, objects[:2], about(source="archive, the first two"))
+    assert runs.begin(place, about()) == killed
+    assert left(place, tmp_path, killed, objects) == []
+    publish(place, killed, tmp_path, objects)
+    assert [uri for uri, *_ in rows_of(place)] == [uri for uri, _ in objects]
+    assert runs.unfinished(place) == []
+
+
+@pytest.mark.parametrize("at", ["note_leftovers", "commit", "after", "finish"])
+def test_a_death_at_any_line_of_publishing_is_followed_by_the_same_command(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    screened(place, tmp_path, [("a", "0"), ("z", "0")], about())
+    run, listed = runs.begin(place, about()), [("a", "1"), ("b", "1")]
+    write(place, run, "1", ("a", "1", 1, 1), ("b", "1", 1, 1))
+    write(place, run, "2", ("b", "1", 1, 1), ("gone", "1", 1, 1))
+
+    def dies(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    commit = table.commit
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        if at == "after":
+            dying.setattr(table, "commit", lambda *a, **k: commit(*a, **k) and dies())
+        else:
+            dying.setattr(table if at == "commit" else runs, at, dies)
+        publish(place, run, tmp_path, listed)
+    found = table.opened(place)
+    if table.is_published(found, run.run_id):
+        runs.finish(place, run, b"{}")
+    else:
+        assert runs.begin(place, about()) == run
+        publish(place, run, tmp_path, listed)
+    assert [one[:2] for one in rows_of(place)] == [("a", "1"), ("b", "1"), ("z", "0")]
+    current = {f"rows/{path}" for path in paths(place)}
+    assert {name for name in place.list(f"{run.rows}/")} == {n for n in current if run.run_id in n}
+    assert runs.unfinished(place) == []
+
+
+def paths(place: Place) -> list[str]:
+    return pa.table(table.find(place).get_add_actions())["path"].to_pylist()
+
+
+def test_two_runs_that_publish_at_once_leave_one_row_a_picture(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [("a", "1"), ("b", "1")]
+    slow = runs.begin(place, about())
+    write(place, slow, "1", ("a", "1", 1, 1), ("b", "1", 1, 1))
+    note = runs.note_leftovers
+
+    def while_another_publishes(*given: object) -> None:
+        monkeypatch.setattr(runs, "note_leftovers", note)
+        screened(place, tmp_path, listed, about(source="the same, forced"))
+        note(*given)
+
+    monkeypatch.setattr(runs, "note_leftovers", while_another_publishes)
+    publish(place, slow, tmp_path, listed)
+    assert rows_of(place) == [("a", "1", A, 1), ("b", "1", A, 1)]
+    assert table.find(place).version() == 2
+    assert set(table.read(place.uri, ["run_id"])["run_id"].to_pylist()) == {slow.run_id}
+
+
+def test_a_commit_is_made_once_whatever_comes_between(place: Place, tmp_path: Path) -> None:
+    stale, run = table.opened(place), runs.begin(place, about())
+    screened(place, tmp_path, [("b", "1")], about(B))
+    assert not table.commit(place, stale, [], [], run_id=run.run_id)
+    assert table.commit(place, table.opened(place), [], [], run_id=run.run_id)
+    assert table.commit(place, stale, [], [], run_id=run.run_id)  # its reply was lost
+    assert table.find(place).version() == 2
+
+
+def test_a_calibrated_bundle_changes_risk_and_referable_alone(place: Place, tmp_path: Path) -> None:
+    objects = [(name, "1") for name in "abc"]
+    measures = {"vcdr": [0.4, 0.8, None], "vcdr_sd": [0.02, 0.03, None]}
+    screened(place, tmp_path, objects, about(), mask_png=[b"1", b"2", b"3"], **measures)
+    before = table.read(place.uri).sort_by("uri")
+    calibrated = Run("", B, "frames", A)
+    assert recalibrate(place, calibrated, RISK) == 1
+    after = table.read(place.uri).sort_by("uri")
+    wanted = [RISK.risk(v, s) for v, s in zip(measures["vcdr"], measures["vcdr_sd"], strict=True)]
+    assert after["risk"].to_pylist()[:2] == pytest.approx(wanted[:2], abs=1e-12)
+    assert after["risk"][2].as_py() is None
+    assert after["referable"].to_pylist() == [RISK.referable(risk) for risk in wanted]
+    assert set(after["bundle"].to_pylist()) == {B}
+    same = [n for n in row.SCHEMA.names if n not in ("risk", "referable", "bundle")]
+    assert after.select(same).equals(before.select(same))
+    assert recalibrate(place, calibrated, RISK) == recalibrate(place, about(B), RISK) == 0
+    assert left(place, tmp_path, replace(calibrated, run_id="x"), objects) == []
+
+
+def test_results_of_the_former_format_are_refused_in_a_sentence(place: Place) -> None:
+    place.put("current.json", b"{}")
+    for look in (lambda: table.opened(place), lambda: table.read(place.uri)):
+        with pytest.raises(ConfigurationError, match="another place"):
+            look()
+
+
+def test_who_reads_too_early_or_too_far_is_told(place: Place, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no results yet"):
+        table.read(place.uri)
+    screened(place, tmp_path, [("a", "1")], about())
+    with pytest.raises(ConfigurationError, match="no version 7"):
+        table.read(place.uri, version=7)
+
+
+def test_a_column_that_came_later_is_null_in_older_rows(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screened(place, tmp_path, [("a", "1")], about())
+    with monkeypatch.context() as later:
+        later.setattr(row, "SCHEMA", row.SCHEMA.append(pa.field("new", pa.float64())))
+        screened(place, tmp_path, [("b", "1")], about(), new=[2.0])
+    rows = table.read(place.uri, ["uri", "new"]).sort_by("uri")
+    assert rows["new"].to_pylist() == [None, 2.0]
+
+
+def test_the_table_describes_its_columns_and_knows_each_files_range(
+    place: Place, tmp_path: Path
+) -> None:
+    screened(place, tmp_path, [("a", "1"), ("b", "1")], about(), vcdr=[0.25, 0.5])
+    found = table.find(place)
+    fields = {
+        one["name"]: one["metadata"] for one in json.loads(found.schema().to_json())["fields"]
+    }
+    assert (
+        fields["vcdr"]["description"] == row.SCHEMA.field("vcdr").metadata[b"description"].decode()
+    )
+    [known] = pa.table(found.get_add_actions(flatten=True)).to_pylist()
+    assert (known["num_records"], known["min.uri"], known["max.uri"]) == (2, "a", "b")
+    assert (known["min.vcdr"], known["max.vcdr"], known["null_count.risk"]) == (0.25, 0.5, 2)
+    assert "min.mask_png" not in known
+
+
+def test_small_files_are_put_together_by_the_library(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for night in range(3):
+        screened(place, tmp_path, [(f"{night}", "1")], about(source=f"{night}"))
+    before = rows_of(place)
+    assert table.tidy(place) == 0
+    monkeypatch.setattr(table, "SMALL_FILES", 3)
+    assert table.tidy(place) == 3 and len(paths(place)) == 1
+    assert rows_of(place) == before and len(rows_of(place, 2)) == 2
+
+
+NIGHT = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from("12")),
+    max_size=6,
+    unique_by=lambda o: o[0],
+)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from((A, B)), NIGHT), max_size=4))
+def test_whatever_the_nights_the_newest_row_of_each_object_is_current(
+    tmp_path_factory: pytest.TempPathFactory, nights: list[tuple[str, Objects]]
+) -> None:
+    folder = tmp_path_factory.mktemp("nights")
+    place = open_place(str(folder / "results"))
+    newest: dict[str, tuple] = {}
+    for measuring, objects in nights:
+        run = runs.begin(place, about(measuring))
+        todo = left(place, folder, run, objects)
+        if todo:
+            write(place, run, "0", *((uri, etag, 1, 1) for uri, etag in objects if uri in todo))
+        publish(place, run, folder, objects)
+        newest |= {uri: (uri, etag, measuring, 1) for uri, etag in objects}
+        assert rows_of(place) == sorted(newest.values())
+
+
+def test_who_asks_for_measures_alone_does_not_read_the_masks(place: Place, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    objects = [(f"{number:05}", "1") for number in range(3000)]
+    masks = [draw.bytes(1000) for _ in objects]
+    screened(place, tmp_path, objects, about(), mask_png=masks, vcdr=list(draw.random(3000)))
+    filesystem, root = place.arrow()
+    [file] = paths(place)
+
+    def read(columns: list[str] | None) -> int:
+        with filesystem.open_input_file(f"{root}/rows/{file}") as opened:
+            return bytes_read(opened, columns)
+
+    assert read(None) > 3_000_000 > 20 * read(MEASURES)
+
+
+@pytest.mark.s3
+def test_the_table_lies_on_s3(bucket: str, tmp_path: Path) -> None:
+    place = open_place(f"s3://{bucket}/results")
+    screened(place, tmp_path, [("a", "1"), ("b", "1")], about())
+    screened(place, tmp_path, [("b", "2"), ("c", "1")], about())
+    assert sorted(table.read(place.uri, ["etag"])["etag"].to_pylist()) == ["1", "1", "2"]
+    uri, options = table.address(place)
+    assert DeltaTable(uri, storage_options=options).version() == 2
