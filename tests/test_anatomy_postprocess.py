@@ -1,5 +1,3 @@
-import time
-
 import cv2
 import numpy as np
 import pytest
@@ -115,14 +113,3 @@ def test_the_disc_is_the_largest_piece_without_holes(maps):
         np.array_equal(disc, ndimage.binary_fill_holes(pieces == 1 + at))
         for at in np.flatnonzero(sizes == sizes.max(initial=0))
     ) or (count == 0 and not disc.any())
-
-
-def test_sixteen_maps_of_a_picture_are_cleaned_in_no_time():
-    maps = drawn(256, disc=(128, 128, 80), cup=(128, 128, 40))
-    maps = (maps + np.random.default_rng(0).random(maps.shape, np.float32) * 0.1).clip(0, 1)
-    seconds = []
-    for _ in range(20):
-        start = time.perf_counter()
-        clean(maps)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.002

@@ -13,6 +13,7 @@ from test_models_bundle import tiny_bundle
 from fundus.images.roi import Roi, around
 from fundus.models import networks
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY, BundleError
+from fundus.models.engine import Engine
 from fundus.models.networks import DeepLabConfig
 from fundus.models.predictor import Predictor, centre_inside, locate, turns
 
@@ -71,6 +72,28 @@ def test_a_drawn_disc_is_located_in_the_frame(
     assert found.roi.x + found.roi.size / 2 == pytest.approx(corner + x * pixel, abs=pixel)
     assert found.roi.y + found.roi.size / 2 == pytest.approx(-corner + y * pixel, abs=pixel)
     assert found.roi.size == pytest.approx(4 * radius * pixel, abs=4 * pixel)
+
+
+def test_the_graph_answers_as_the_network_does() -> None:
+    """OpenVINO's graph, in as many passes as it takes, against PyTorch: floating-point rounding."""
+    torch.manual_seed(0)
+    network = networks.build(DeepLabConfig(aspp_channels=8)).eval()
+    pictures = torch.randint(0, 255, (11, 3, 64, 64), dtype=torch.uint8)
+    answers = Engine(network, torch.device("cpu"))(pictures)
+    with torch.no_grad():
+        expected = network(networks.to_input(pictures)).sigmoid()
+    torch.testing.assert_close(answers, expected, atol=1e-4, rtol=0)
+
+
+def test_maps_that_are_not_finite_come_through_as_such() -> None:
+    """Never as a disc that was not found: NaN is below every threshold and above none."""
+    bundle = tiny_bundle()
+    for role in (DETECTOR, SOURCE_ONLY):
+        next(iter(bundle.networks[role].weights.values())).fill_(torch.nan)
+    predictor = Predictor(bundle, device="cpu")
+    (found,) = predictor.detect([np.full((80, 100, 3), 120, np.uint8)])
+    assert np.isnan(found.confidence) and found.roi is None
+    assert not np.isfinite(predictor.segment(np.zeros((1, 32, 32, 3), np.uint8))).any()
 
 
 def test_no_disc_is_said_and_not_guessed() -> None:

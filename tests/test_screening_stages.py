@@ -91,6 +91,17 @@ def test_a_disc_without_a_cup_has_a_mask_and_no_ratio():
     assert one["flags"] == ["no_cup"]
 
 
+@pytest.mark.parametrize("fault", [np.nan, np.inf])
+def test_maps_that_are_not_finite_are_a_row_with_a_reason(fault):
+    broken = maps(80, 80)
+    broken[1, 0, 5, 5] = fault
+    batch = batch_of([broken, maps(80)], [Roi(0, 0, 256)] * 2, ["ok", "ok"])
+    failed, sound = measured(batch)
+    assert failed["status"] == "model_failed" and "segmenter" in failed["error"]
+    assert failed["vcdr"] is failed["mask_png"] is None
+    assert sound["status"] == "ok" and sound["vcdr"] == 0.5
+
+
 def test_risk_is_that_of_the_eye_alone_and_null_without_a_vcdr():
     """Whatever else the batch holds; and null where the bundle is not calibrated."""
     wide, narrow, none = maps(120, 124), maps(40, 44), maps(0, 0)

@@ -63,18 +63,22 @@ def oval(inside: np.ndarray) -> np.ndarray:
 
     A region without a width (fewer than 3 pixels, or all in one line) stays as it is.
     """
-    rows, columns = np.nonzero(inside)
-    if len(rows) < 3:
+    found = cv2.moments(inside.view(np.uint8), binaryImage=True)
+    area = found["m00"]
+    if area < 3:
         return inside
-    spread = np.cov(columns, rows)
-    determinant = np.linalg.det(spread)
+    xx, xy, yy = (found[name] / (area - 1) for name in ("mu20", "mu11", "mu02"))
+    determinant = xx * yy - xy**2
     if determinant < 1e-6:
         return inside
-    (xx, xy), (_, yy) = np.linalg.inv(spread)
-    x = np.arange(inside.shape[1]) - columns.mean()
-    y = np.arange(inside.shape[0])[:, None] - rows.mean()
-    distance = xx * x**2 + 2 * xy * x * y + yy * y**2
-    return distance <= len(rows) / (np.pi * np.sqrt(determinant))
+    # Row by row the ellipse is an interval about its own middle: no distance for each pixel.
+    y = np.arange(inside.shape[0]) - found["m01"] / area
+    reach = area / (np.pi * np.sqrt(determinant))
+    half = np.sqrt(np.maximum(determinant * (reach - y**2 / yy) / yy, 0))
+    half[y**2 > reach * yy] = -1
+    middle = found["m10"] / area + y * xy / yy
+    x = np.arange(inside.shape[1])
+    return (x >= (middle - half)[:, None]) & (x <= (middle + half)[:, None])
 
 
 def _largest_filled(inside: np.ndarray) -> np.ndarray:

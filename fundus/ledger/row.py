@@ -17,6 +17,7 @@ STATUSES = {
     "read_failed": "the bytes could not be fetched",
     "timed_out": "decoding took too long",
     "crashed": "decoding ended its process",
+    "model_failed": "a network's answer was not finite numbers",
 }
 """Every row has one of these. A new kind of failure needs a new entry, never a silent skip."""
 ANSWERS = frozenset((OK, "ungradable", "no_disc"))

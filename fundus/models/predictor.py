@@ -1,19 +1,21 @@
 """From pictures to probabilities: detection, and segmentation averaged over flips and rotations."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fundus.anatomy.labels import disc_of
 from fundus.images import fov, roi
 from fundus.images.roi import Roi
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError
 from fundus.models.confidence import Calibration, calibrated
-from fundus.models.networks import members, to_input
+from fundus.models.engine import Engine
+from fundus.models.networks import members
 from fundus.models.reframing import settle
 
 TTA = 8
@@ -26,20 +28,22 @@ class Detection:
 
     confidence: float
     """How likely it is that the disc lies here, in [0, 1]: the highest disc probability in the
-    frame after a light blur, calibrated where the bundle is. NaN where no detector was asked."""
+    frame after a light blur, calibrated where the bundle is. NaN where no detector was asked, and,
+    without a ROI, where the detector's answer was not finite."""
     roi: Roi | None
     """The square around the disc, pixels of the original frame; None where no disc was found."""
 
 
 class Predictor:
-    """A bundle's networks on one device, with float32 probabilities coming back as numpy."""
+    """A bundle's networks on one device, with float32 probabilities coming back as numpy.
+
+    An engine is built with the first picture of its role: who detects alone pays for nothing else.
+    """
 
     def __init__(self, bundle: Bundle, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.networks = {
-            role: network.build().to(memory_format=torch.channels_last).to(self.device)
-            for role, network in bundle.networks.items()
-        }
+        self.networks = {role: network.build() for role, network in bundle.networks.items()}
+        self.engines: dict[str, list[Engine]] = {}
         self.side = bundle.preprocessing.roi_side
         self.preprocessing = bundle.preprocessing
         self.thresholds = bundle.thresholds
@@ -51,13 +55,12 @@ class Predictor:
             raise BundleError("the bundle has no detector: give disc crops (--precropped)")
         side = self.preprocessing.detector_side
         squares = [square_of_interest(image) for image in images]
-        seen = {i: square for i, square in enumerate(squares) if square is not None}
         found = [Detection(0.0, None)] * len(images)
-        if not seen:
-            return found
-        crops = np.stack([roi.crop(images[i], square, side) for i, square in seen.items()])
-        maps = self._probabilities(self.networks[DETECTOR], self._input(crops))[:, 0].cpu().numpy()
-        for (i, square), disc in zip(seen.items(), maps, strict=True):
+        for i, square in enumerate(squares):
+            if square is None:
+                continue
+            crop = roi.crop(images[i], square, side)
+            disc = self._members(DETECTOR)[0](self._pictures(crop[None]))[0, 0].cpu().numpy()
             found[i] = locate(
                 disc,
                 square,
@@ -77,10 +80,11 @@ class Predictor:
             return self.detect([image])[0]
         if not self.segmenters:
             raise BundleError("the bundle has no segmenter")
-        network = members(self.networks[self.segmenters[0]])[0]
 
         def ask(crop: np.ndarray) -> np.ndarray:
-            return self._probabilities(network, self._input(crop[None]))[0].cpu().numpy()
+            maps = self.glance(crop)
+            # Not finite: no disc here, and `segment` will say the same of its maps.
+            return maps if np.isfinite(maps).all() else np.zeros_like(maps)
 
         scale = self.preprocessing.roi_scale
         return Detection(np.nan, settle(image, ask, self.thresholds, side=self.side, scale=scale))
@@ -90,29 +94,44 @@ class Predictor:
 
         Each map is disc (cup included), then cup, turned back into the ROI frame. `networks` are
         roles; by default every segmenter of the bundle, source-only first. An ensemble's members
-        answer one by one, so that the spread over the maps says where they differ.
+        answer one by one, so that the spread over the maps says where they differ: all turns of the
+        first member come first. A faulty network's maps may not be finite.
         """
         roles = tuple(networks or self.segmenters)
         missing = [role for role in roles if role not in self.networks]
         if missing or not roles:
             raise BundleError(f"the bundle has no {missing[0] if missing else 'segmenter'}")
-        pictures = self._input(crops)
+        pictures = self._pictures(crops)
+        seen = torch.stack([do(pictures) for do, _ in turns()], dim=1).flatten(0, 1)
         maps = [
-            undo(self._probabilities(network, do(pictures)))
+            self._turned_back(engine(seen), len(crops))
             for role in roles
-            for network in members(self.networks[role])
-            for do, undo in turns()
+            for engine in self._members(role)
         ]
-        return torch.stack(maps, dim=1).cpu().numpy()
+        return torch.cat(maps, dim=1).cpu().numpy()
 
-    def _input(self, crops: np.ndarray) -> Tensor:
-        return to_input(torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2))
+    def glance(self, crop: np.ndarray) -> np.ndarray:
+        """(S, S, 3) uint8 RGB -> (2, S, S) float32 in [0, 1]: the first segmenter's first member
+        alone, in one pass."""
+        if not self.segmenters:
+            raise BundleError("the bundle has no segmenter")
+        (first, *_) = self._members(self.segmenters[0])
+        return first(self._pictures(crop[None]))[0].cpu().numpy()
 
-    @torch.inference_mode()
-    def _probabilities(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            logits = network(pictures.contiguous(memory_format=torch.channels_last))
-        return logits.float().sigmoid()
+    def _turned_back(self, answers: Tensor, count: int) -> Tensor:
+        """(N x turns, 2, S, S) -> (N, turns, 2, S, S) in the ROI frame."""
+        apart = answers.unflatten(0, (count, TTA))
+        return torch.stack([undo(apart[:, i]) for i, (_, undo) in enumerate(turns())], dim=1)
+
+    def _members(self, role: str) -> list[Engine]:
+        """The engines of a role's networks, built when they are first asked for."""
+        if role not in self.engines:
+            networks = members(self.networks[role])
+            self.engines[role] = [Engine(network, self.device) for network in networks]
+        return self.engines[role]
+
+    def _pictures(self, crops: np.ndarray) -> Tensor:
+        return torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2)
 
 
 def square_of_interest(image: np.ndarray) -> Roi | None:
@@ -152,7 +171,10 @@ def locate(
     `disc` is (S, S) float in [0, 1] over the square `seen` of the frame. The confidence is the peak
     of the lightly blurred map, calibrated; the disc is the region around that peak above half of
     it, and the ROI is centred on its centroid with a side of `scale` times its equal-area diameter.
+    A map that is not finite gives a confidence of NaN.
     """
+    if not np.isfinite(disc).all():
+        return Detection(math.nan, None)
     side = disc.shape[0]
     blurred = cv2.GaussianBlur(disc, (0, 0), sigmaX=side / 100)
     _, peak, _, (column, row) = cv2.minMaxLoc(blurred)

@@ -101,6 +101,9 @@ def _measured(
             return replace(eye, status="ungradable", reason=grade.reason)
         flags += (POOR,) if grade.poor else ()
     detection = predictor.place(image, precropped=precropped)
+    if detection.roi is None and np.isnan(detection.confidence):
+        reason = "the detector's map is not finite numbers"
+        return replace(eye, status="model_failed", reason=reason)
     if not precropped:
         eye = replace(eye, disc_confidence=detection.confidence)
     where = detection.roi
@@ -111,6 +114,9 @@ def _measured(
         eye = replace(eye, laterality=eye.laterality or _side(image, where, predictor))
     crop = roi.crop(image, where, predictor.side, mirrored=True)
     maps = predictor.segment(crop[None])[0]
+    if not np.isfinite(maps).all():
+        reason = "the segmenter's maps are not finite numbers"
+        return replace(eye, status="model_failed", reason=reason)
     seen = measure_maps(maps, where, bundle.thresholds, eye.laterality)  # type: ignore[arg-type]
     eye = replace(eye, roi=where, picture=crop, flags=(*seen.flags, *flags))
     if NO_DISC in seen.flags:

@@ -54,6 +54,9 @@ class Measure:
         # What decoding remarked holds for rows that are not measured too.
         measured: list[dict] = [{"flags": text.split()} if text else {} for text in batch["flags"]]
         for i in indices(batch):
+            if not np.isfinite(batch["maps"][i]).all():
+                say(batch, i, "model_failed", "the segmenter's maps are not finite numbers")
+                continue
             side = batch["laterality"][i] or None
             eye = measure_maps(batch["maps"][i], roi_of(batch, i), self.thresholds, side)
             measured[i] = _columns_of(eye, self.risk, batch["spacing_mm"][i])

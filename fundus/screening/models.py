@@ -32,7 +32,9 @@ class Locate:
             image = batch["image"][i]
             detection = self.predictor.place(image, precropped=self.precropped)
             confidence[i], located[i] = detection.confidence, detection.roi
-            if detection.roi is None:
+            if detection.roi is None and np.isnan(detection.confidence):
+                say(batch, i, "model_failed", "the detector's map is not finite numbers")
+            elif detection.roi is None:
                 reason = f"no disc was found (confidence {detection.confidence:.2f})"
                 say(batch, i, "no_disc", reason)
             elif self.precropped or source[i]:
