@@ -172,7 +172,7 @@ def test_a_batch_that_is_written_again_replaces_its_own_file(tmp_path):
     write = light.Write(str(tmp_path), RUN)
     assert write(rows)["status"].to_pylist() == write(rows)["status"].to_pylist() == ["ok", "ok"]
     write(rows.slice(1))
-    assert len(list((tmp_path / RUN.staged).glob("*.parquet"))) == 2
+    assert len(list((tmp_path / RUN.rows).glob("*.parquet"))) == 2
 
 
 def test_the_processes_that_hold_no_network_do_not_load_torch() -> None:
