@@ -12,7 +12,12 @@ in `--out`: the same command again goes on from there, and scores anew from the 
 
     python benchmarks/leave_one_out.py --data DATA --out loo --adapt self-training
 
-With `--adapt` the left-out camera's pictures are the target: each bundle in `--out` is adapted to
+    python benchmarks/leave_one_out.py --data DATA --out loo --bundle fundus/bundles/default
+
+With `--bundle` the four segmenters become the members of one ensemble, as nnU-Net ensembles the
+folds of its cross-validation: each camera is known to three of them. The detector is `--detector`'s.
+
+With `--adapt` the pictures of the camera left out are the target: each bundle in `--out` is adapted
 them without a label, judged by the gate, and scored beside the bundle that was not adapted.
 """
 
@@ -110,11 +115,14 @@ class Data:
             f"looks-{side}", UNLABELLED, lambda s: batches.crops_of(s, side, whole)
         ).images
 
+    def opened(self, name: str) -> LabelledSet:
+        """One set of the manifest."""
+        return open_set(f"manifest:{self.folder}/manifest.csv?set={name}")
+
     def _kept(self, key: str, name: str, read: Callable[[LabelledSet], Crops]) -> Crops:
         file = self.cache / f"{key}.npz"
         if not file.is_file():
-            labelled = open_set(f"manifest:{self.folder}/manifest.csv?set={name}")
-            crops = read(labelled)
+            crops = read(self.opened(name))
             self.cache.mkdir(parents=True, exist_ok=True)
             np.savez(
                 file,
@@ -259,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--adapt", choices=METHODS, help="adapt the bundles in --out to the camera left out")
     add("--change-adaptation", action="append", default=[], metavar="FIELD=VALUE")
     add("--detector", default=bundles.default_folder(), metavar="BUNDLE")
+    add("--bundle", type=Path, metavar="FOLDER", help="write the ensemble of all folds here")
     add("--cache", type=Path, default=Path("runs/crops"), metavar="FOLDER")
     add("--out", type=Path, required=True, metavar="FOLDER")
     given = parser.parse_args(arguments)
@@ -303,7 +312,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows[camera] = figures(score(maps, crops, bundle.thresholds))
         print(table(rows), flush=True)
         (given.out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")
+    if given.bundle:
+        folds = [bundles.load(given.out / camera).networks[SOURCE_ONLY] for camera in CAMERAS]
+        bundles.save(ensemble(data, book, folds, rows), given.bundle)
     return 0
+
+
+def ensemble(
+    data: Data, book: RecipeBook, folds: Sequence[Network], rows: dict[str, dict[str, float]]
+) -> Bundle:
+    """The folds as members of one segmenter, with what they learned from and how they scored."""
+    bundle = assembled(data.detector, book, folds)
+    names = [name for sets in CAMERAS.values() for name in sets] + list(DISC_ALONE)
+    sets = [data.opened(name) for name in names]
+    learned = tuple(
+        {
+            "name": each.name,
+            "role": "labelled source",
+            "count": len(each.samples),
+            "digest": each.digest(),
+        }
+        for each in sets
+    )
+    recipe = book.segmenter.described() | {
+        "roi_scale": book.preprocessing.roi_scale,
+        "members": f"one for each camera left out: {', '.join(CAMERAS)}",
+    }
+    rounded = {f"without {c}": {k: round(v, 4) for k, v in row.items()} for c, row in rows.items()}
+    network = replace(
+        bundle.networks[SOURCE_ONLY], recipe=recipe, data=learned, scores={"left out": rounded}
+    )
+    return bundle.with_network(SOURCE_ONLY, network)
 
 
 def adapt_all(data: Data, book: RecipeBook, out: Path, cameras: Iterable[str]) -> int:
