@@ -15,10 +15,10 @@ in `--out`: the same command again goes on from there, and scores anew from the 
     python benchmarks/leave_one_out.py --data DATA --out loo --bundle fundus/bundles/default
 
 With `--bundle` the four segmenters become the members of one ensemble, as nnU-Net ensembles the
-folds of its cross-validation: each camera is known to three of them. The detector is `--detector`'s.
+folds of its cross-validation: each camera is known to three of them.
 
 With `--adapt` the pictures of the camera left out are the target: each bundle in `--out` is adapted
-them without a label, judged by the gate, and scored beside the bundle that was not adapted.
+to them without a label, judged by the gate, and scored beside the bundle that was not adapted.
 """
 
 import argparse
