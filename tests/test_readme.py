@@ -171,7 +171,7 @@ def test_the_table_of_layouts_names_each_with_its_keys() -> None:
 
 def test_the_table_of_exit_codes_has_the_gates() -> None:
     refused = importlib.import_module("jobs.adapt").REFUSED
-    assert f"\n| {refused} | `adapt.py` alone: the gate refused" in README
+    assert f"\n| {refused} | `adapt.py`: the gate refused" in README
 
 
 def test_a_newcomers_way_from_training_to_rows(
