@@ -142,6 +142,65 @@ def test_links_and_devices_are_refused(tmp_path, kind):
     assert (entry.status, entry.error) == ("unsupported", "a link, which is not followed")
 
 
+def test_a_hard_link_in_a_tar_has_the_bytes_of_the_earlier_member_that_it_names(tmp_path):
+    deep = "deep/" * 30 + "a.jpg"
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "day.tar", "w", format=form) as archive:
+            for name, data, link in [
+                (f"./{deep}", b"one eye", ""),
+                ("same.jpg", b"", deep),
+                ("again.jpg", b"", "same.jpg"),
+                ("none.jpg", b"", "later.jpg"),
+                ("later.jpg", b"other", ""),
+            ]:
+                info = tarfile.TarInfo(name)
+                info.size, info.linkname = len(data), link
+                info.type = tarfile.LNKTYPE if link else tarfile.REGTYPE
+                archive.addfile(info, io.BytesIO(data))
+        found = list(walk(str(tmp_path)))
+        assert [e.status for e in found] == ["", "", "", "unsupported", ""]
+        assert [e.size for e in found[:3]] == [7] * 3
+        assert [fetch(e.uri, e.etag) for e in found[:3]] == [b"one eye"] * 3
+
+
+def joined_tars(name):
+    first, second = a_tar({"a.jpg": b"1" * 700}), a_tar({"b.jpg": b"2", "a.jpg": b"3"})
+    if name == "day.tar":
+        return first + second
+    if name == "inner.tar.gz":
+        return gzip.compress(first + second)
+    return gzip.compress(first) + bytes(9) + gzip.compress(second)
+
+
+@pytest.mark.parametrize("name", ["day.tar", "inner.tar.gz", "outer.tar.gz"])
+def test_joined_tars_are_read_as_one(tmp_path, name):
+    found = placed(tmp_path, name, joined_tars(name))
+    assert [(inside(e), e.status) for e in found] == [("a.jpg", ""), ("b.jpg", ""), ("a.jpg#2", "")]
+    fetching._streams.clear()
+    assert [fetch(e.uri, e.etag) for e in found[::-1]] == [b"3", b"2", b"1" * 700]
+
+
+@pytest.mark.parametrize("rest", [b"more", b"x" * 2000, bytes(512) + b"x", b"\x1f"])
+@pytest.mark.parametrize("name", ["day.tar", "inner.tar.gz", "outer.tar.gz"])
+def test_what_follows_the_end_of_a_tar_and_is_none_gets_an_entry(tmp_path, name, rest):
+    body = a_tar({"a.jpg": b"1"})
+    if name == "outer.tar.gz":
+        body = gzip.compress(body) + rest
+    else:
+        body = gzip.compress(body + rest) if "gz" in name else body + rest
+    eye, archive = placed(tmp_path, name, body)
+    assert fetch(eye.uri, eye.etag) == b"1"
+    assert archive.status == "decode_failed" and archive.uri.endswith(name)
+    assert "more follows the end" in archive.error and "1 members were read" in archive.error
+
+
+def test_zeros_after_a_tar_are_looked_through_to_a_bound(tmp_path, monkeypatch):
+    body = a_tar({"a.jpg": b"1"}) + bytes(60_000)
+    assert len(placed(tmp_path, "day.tar", body)) == 1
+    monkeypatch.setattr(tars, "MOST_ZEROS", 50_000)
+    assert "more follows" in placed(tmp_path, "day.tar", body)[-1].error
+
+
 def test_an_archive_in_an_archive_is_not_opened_however_it_contains_itself(tmp_path):
     found = placed(
         tmp_path, "day.zip", a_zip({"day.zip": a_zip(), "x.tar.gz": b"1", "a.jpg": b"1"})

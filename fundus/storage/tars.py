@@ -17,6 +17,8 @@ MOST_EXTENSIONS, MOST_SAID = 300_000, 1 << 26
 """Headers of an archive that are no members, three for each that may be, and bytes in them all."""
 MOST_STREAM = 1 << 36
 """Bytes that a tar.gz may hold when decompressed."""
+MOST_ZEROS = 1 << 26
+"""Bytes of zeros after the end of a tar that are looked through for another."""
 MARK = 1 << 27
 """Decompressed bytes between two places that a tar.gz can be read from."""
 EXTENSIONS = (
@@ -34,9 +36,11 @@ SPARSE = b"GNU.sparse"
 def tar_members(file: "Plain | Inflated", kind: str, archive: int) -> Iterator[Member]:
     """In the order they lie, folders left out; FetchFailed, at the end, where the tar is broken.
 
+    Tars that were joined are read as one. A hard link to an earlier member has that member's bytes.
     `archive` is the size in bytes of the whole tar.gz, 0 for a tar.
     """
     said: dict[str, str] = {}
+    regular: dict[str, Where] = {}
     count = extensions = length = 0
     while header := _header(file, count):
         if header.type in EXTENSIONS:
@@ -55,22 +59,46 @@ def tar_members(file: "Plain | Inflated", kind: str, archive: int) -> Iterator[M
         count += 1
         name = said.get("path", header.name).encode("utf-8", "surrogateescape")
         if not header.isdir() and not name.endswith(b"/"):
-            yield Member(path_of(name), at, *_refusal(header, said, whole))
+            refusal = _refusal(header, said, whole)
+            if header.islnk() and (target := regular.get(_target(header, said))):
+                at, refusal = target, ("", "")
+            path = path_of(name)
+            if refusal[0]:
+                regular.pop(path, None)
+            else:
+                regular[path] = at
+            yield Member(path, at, *refusal)
         if not whole:
             raise _cut_off(count)
         file.skip(-size % tarfile.BLOCKSIZE)
         said = {}
 
 
+def _target(header: tarfile.TarInfo, said: dict[str, str]) -> str:
+    """The path of the member that a hard link names."""
+    return path_of(said.get("linkpath", header.linkname).encode("utf-8", "surrogateescape"))
+
+
 def _header(file: "Plain | Inflated", count: int) -> tarfile.TarInfo | None:
-    block = file.read(tarfile.BLOCKSIZE)
+    """The next header, behind the zeros that end a tar too; None at the end of the last."""
+    zeros = 0
+    while not (block := file.read(tarfile.BLOCKSIZE)).strip(b"\0"):
+        if len(block) < tarfile.BLOCKSIZE:
+            if not zeros:
+                raise _cut_off(count)
+            if file.more:
+                raise _more(count)
+            return None
+        zeros += len(block)
+        if zeros > MOST_ZEROS:
+            raise _more(count)
     if len(block) < tarfile.BLOCKSIZE:
-        raise _cut_off(count)
-    if not block.strip(b"\0"):
-        return None
+        raise _more(count) if zeros else _cut_off(count)
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError) as error:
+        if zeros:
+            raise _more(count) from error
         reason = f"a broken tar archive: {count} members were read"
         raise FetchFailed("decode_failed", reason) from error
     if header.size < 0:
@@ -88,6 +116,11 @@ def _cut_off(count: int) -> FetchFailed:
     return FetchFailed("decode_failed", f"a tar archive that is cut off: {count} members were read")
 
 
+def _more(count: int) -> FetchFailed:
+    follows = "more follows the end of the tar archive, which is not read"
+    return FetchFailed("decode_failed", f"{follows}: {count} members were read")
+
+
 def _extension(file: "Plain | Inflated", header: tarfile.TarInfo) -> bytes:
     if header.size > MOST_HEADER:
         raise FetchFailed("too_large", f"a header of {header.size} bytes (at most {MOST_HEADER})")
@@ -97,15 +130,17 @@ def _extension(file: "Plain | Inflated", header: tarfile.TarInfo) -> bytes:
 
 
 def _said(kind: bytes, content: bytes) -> dict[str, str]:
-    """What an extension says of the next member: its path, its size, that it is sparse."""
+    """What an extension says of the next member: paths, its own and its target's; size; sparse."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": content.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    if kind == tarfile.GNUTYPE_LONGLINK:
+        return {"linkpath": content.rstrip(b"\0").decode("utf-8", "surrogateescape")}
     found: dict[str, str] = {}
     position = 0
     while kind == tarfile.XHDTYPE and (record := RECORD.match(content, position)):
         end = position + int(record[1])
         # No other keyword is kept: a hostile header has thousands.
-        if record[2] in (b"path", b"size"):
+        if record[2] in (b"path", b"linkpath", b"size"):
             value = content[record.end() : end - 1]
             found[record[2].decode()] = value.decode("utf-8", "surrogateescape")
         elif record[2].startswith(SPARSE):
@@ -129,6 +164,8 @@ def _refusal(header: tarfile.TarInfo, said: dict[str, str], whole: bool) -> tupl
 class Plain:
     """A tar as it lies: what is passed over is not read."""
 
+    more = False
+
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
         self.read, self.tell = file.read, file.tell
@@ -148,6 +185,8 @@ class Inflated:
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.position = 0
+        self.more = False
+        """Whether bytes that are no gzip file follow the last."""
         self.state = _gunzip()
         self.marks = [(0, 0, self.state.copy())]
 
@@ -176,7 +215,7 @@ class Inflated:
         )
         if not position <= self.position <= offset:
             self.file.seek(stored)
-            self.position, self.state = position, state.copy()
+            self.position, self.state, self.more = position, state.copy(), False
         return self.skip(offset - self.position)
 
     def _part(self, most: int) -> bytes:
@@ -197,9 +236,16 @@ class Inflated:
         """Compressed bytes for `state`: those that it left, else the next of the file."""
         if not self.state.eof:
             return self.state.unconsumed_tail or self.file.read(BLOCK)
+        if self.more:
+            return b""
         rest = self.state.unused_data or self.file.read(BLOCK)
         while rest and not (rest := rest.lstrip(b"\0")):
             rest = self.file.read(BLOCK)
+        if len(rest) == 1:
+            rest += self.file.read(BLOCK)
+        if rest and not rest.startswith(b"\x1f\x8b"):
+            self.more = True
+            return b""
         self.state = _gunzip()  # gzip files may follow one another
         return rest
 
