@@ -20,7 +20,7 @@ LONG = 1.5
 """Ratio of the sides from which on one exposed region may be two that touch."""
 WAIST = 0.75
 """Extent of such a region at its waist, as a share of the lesser of its two summits."""
-SEAM = 4.0
+SEAM = 2.5
 """Step across the middle of what was glued together, in steps beside it; 1.6 in real frames."""
 
 
