@@ -92,6 +92,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     add("--suffix", action="append", default=[], help="only names that end so; may be repeated")
     add("--glob", help="only paths below the archive that match")
     add("--modified-since", type=_moment, metavar="TIME", help="2027-01-31, or with T12:00:00")
+    add("--system-files", action="store_true", help="list Thumbs.db, ._* and their like, too")
     add("--take-over", action="store_true", help="take the results from a run known to be dead")
     add(
         "--pseudonymise-uris",
@@ -118,6 +119,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         suffixes=tuple(given.suffix),
         glob=given.glob,
         modified_since=given.modified_since,
+        system_files=given.system_files,
         gradability=given.gradability,
         retry_failed=given.retry_failed,
         take_over=given.take_over,

@@ -1,7 +1,9 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime
+from itertools import chain
 
 import fsspec
 import pytest
@@ -139,6 +141,40 @@ def test_the_filters_choose_by_suffix_by_name_and_by_time(tmp_path):
         walk(archive, modified_since=datetime(2020, 1, 1))
 
 
+SYSTEM = {
+    "@eaDir": ["@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg", "day/@EADIR/x"],
+    "#recycle": ["#recycle/b.jpg"],
+    ".Trash*": [".Trash-1000/files/a.jpg", ".Trashes/501/a.jpg"],
+    "System Volume Information": ["System Volume Information/IndexerVolumeGuid"],
+    "lost+found": ["lost+found/#12.jpg", "lost+found/old.zip"],
+    "._*": ["._a.jpg", "day/._b.png"],
+    "Thumbs.db": ["thumbs.db"],
+    "ehthumbs*.db": ["ehthumbs_vista.db"],
+    ".DS_Store": ["day/.DS_Store"],
+    "Icon\r": ["Icon\r"],
+    "SYNOPHOTO_THUMB_*": ["SYNOPHOTO_THUMB_M.jpg"],
+}
+PICTURES = ["a.jpg", "day/Thumbs.db.jpg", "day/_b.jpg", "eaDir/c.jpg", "icon", "trash/d.jpg"]
+
+
+def test_system_files_are_left_out_and_counted_unless_wanted(tmp_path):
+    root = tmp_path / "@Recycle"  # a name of the root's own does not count
+    for name in [*PICTURES, *chain.from_iterable(SYSTEM.values())]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"1")
+    left_out = Counter()
+    found = [decode(e.uri).partition("/@Recycle/")[2] for e in walk(str(root), left_out=left_out)]
+    assert sorted(found) == PICTURES
+    left_out["@eaDir"] -= 1  # its folder a.jpg is an entry of its own, as one named like a picture
+    assert left_out == {kind: len(names) for kind, names in SYSTEM.items()}
+    assert len(list(walk(str(root), system_files=True))) == len(PICTURES) + left_out.total() + 1
+    left_out.clear()
+    assert len(list(walk(str(root), suffixes=[".png"], left_out=left_out))) == 0
+    assert left_out == {"._*": 1}, "what is not wanted anyway is not counted"
+    (tmp_path / "list.txt").write_text(f"{root}/._a.jpg\n{root}/lost+found/old.zip")
+    assert names(walk(f"@{tmp_path}/list.txt")) == ["._a.jpg", "old.zip"]
+
+
 def test_a_list_names_paths_and_uris_each_once(tmp_path):
     for name in ("a b.jpg", "c.jpg", "d.jpg"):
         (tmp_path / name).write_bytes(b"1")
@@ -223,6 +259,15 @@ def test_an_s3_archive_takes_the_same_filters_and_leaves_the_results_out(s3, buc
     found = names(walk(archive, leave_out=results, suffixes=[".jpg"]))
     assert sorted(found) == ["a.jpg", "d.jpg"]
     assert sorted(names(walk(archive, glob="results*"))) == ["c.jpg", "d.jpg"]
+
+
+@pytest.mark.s3
+def test_on_s3_system_files_and_marks_of_folders_are_left_out(s3, bucket, fill):
+    fill("@Recycle/1 2/a.jpg", "@Recycle/1 2/day_$folder$", "@Recycle/1 2/day\\")
+    fill("@Recycle/1 2/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "@Recycle/1 2/b/._a.jpg")
+    left_out = Counter()
+    found = walk(f"s3://{bucket}/@Recycle/1 2", left_out=left_out)
+    assert names(found) == ["a.jpg"] and left_out == {"@eaDir": 1, "._*": 1}
 
 
 @pytest.mark.s3

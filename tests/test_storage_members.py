@@ -7,6 +7,7 @@ import struct
 import subprocess
 import tarfile
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -161,6 +162,21 @@ def test_a_hard_link_in_a_tar_has_the_bytes_of_the_earlier_member_that_it_names(
         assert [e.status for e in found] == ["", "", "", "unsupported", ""]
         assert [e.size for e in found[:3]] == [7] * 3
         assert [fetch(e.uri, e.etag) for e in found[:3]] == [b"one eye"] * 3
+
+
+@pytest.mark.parametrize("name", ["day.zip", "day.tar"])
+def test_system_files_in_an_archive_and_marks_of_folders_are_left_out(tmp_path, name):
+    names = ["__MACOSX/._a.jpg", "day/Thumbs.db", "day/a.jpg", "day/a.jpg"]
+    body = KINDS[name](dict.fromkeys(names[:3], b"1"))
+    if name == "day.zip":
+        body = a_zip({n: b"1" for n in names[:3]} | {"day\\sub\\": b"", "not\\empty\\": b"1"})
+    left_out = Counter()
+    (tmp_path / name).write_bytes(body)
+    found = [inside(entry) for entry in walk(str(tmp_path), left_out=left_out)]
+    assert found == ["day/a.jpg", "not%5Cempty%5C"][: 2 if name == "day.zip" else 1]
+    assert left_out == {"__MACOSX": 1, "Thumbs.db": 1}
+    (tmp_path / "list.txt").write_text(str(tmp_path / name))
+    assert [inside(entry) for entry in walk(f"@{tmp_path}/list.txt")] == found
 
 
 def joined_tars(name):

@@ -69,7 +69,8 @@ def screen(
     """
     config.check(bundle)
     start = time.monotonic()
-    entries = list_archive(config)
+    left_out: Counter[str] = Counter()
+    entries = list_archive(config, left_out)
     place = open_place(config.results)
     check_conditional_writes(place)
     with (
@@ -77,13 +78,16 @@ def screen(
         tempfile.TemporaryDirectory(prefix="fundus-") as scratch,
     ):
         folder = Path(scratch)
-        return _screen(config, bundle, entries, place, claim, folder, start, say, max_failure_rate)
+        return _screen(
+            config, bundle, entries, left_out, place, claim, folder, start, say, max_failure_rate
+        )
 
 
 def _screen(
     config: Screening,
     bundle: Bundle,
     entries: Iterable[Entry],
+    left_out: Counter[str],
     place: Place,
     claim: Claim,
     scratch: Path,
@@ -119,7 +123,15 @@ def _screen(
     if revised:
         say(f"the bundle was calibrated anew: {revised} files have its risk now")
     seconds = time.monotonic() - start
-    summary = finish(place, run, config.archive_shown, listed.objects, seconds, max_failure_rate)
+    summary = finish(
+        place,
+        run,
+        config.archive_shown,
+        listed.objects,
+        left_out.total(),
+        seconds=seconds,
+        max_failure_rate=max_failure_rate,
+    )
     table.tidy(place)
     return summary
 
@@ -129,6 +141,7 @@ def finish(
     run: Run,
     archive: str = "",
     listed: int | None = None,
+    left_out: int | None = None,
     seconds: float = 0.0,
     max_failure_rate: float = 1.0,
 ) -> report.Summary:
@@ -141,6 +154,7 @@ def finish(
         archive=archive,
         results=place.uri,
         listed=listed,
+        left_out=left_out,
         version=rows.version(),
         seconds=seconds,
         max_failure_rate=max_failure_rate,
@@ -165,14 +179,19 @@ def _say_what_is_not_made(plan: Plan, rows: DeltaTable, say: Callable[[str], Non
         )
 
 
-def list_archive(config: Screening) -> Iterable[Entry]:
-    """The archive's objects, listed as they are asked for; ValueError, at once, for no archive."""
+def list_archive(config: Screening, left_out: Counter[str] | None = None) -> Iterable[Entry]:
+    """The archive's objects, listed as they are asked for; ValueError, at once, for no archive.
+
+    `left_out` gets the count of the system files that are not listed, by kind.
+    """
     return walk(
         config.archive,
         leave_out=config.results,
         suffixes=config.suffixes or None,
         glob=config.glob,
         modified_since=config.modified_since,
+        system_files=config.system_files,
+        left_out=left_out,
     )
 
 

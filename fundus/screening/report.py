@@ -35,6 +35,8 @@ class Summary:
     listed: int | None
     """Objects in the archive; those that were screened before are not screened again. None where
     the run died after its commit, and the next one wrote this."""
+    left_out: int | None
+    """System files of NAS and desktop systems, which are not listed; None as for `listed`."""
     rows: int
     """What this run screened: a row a picture."""
     statuses: dict[str, int]
@@ -60,6 +62,7 @@ def summarise(
     archive: str,
     results: str,
     listed: int | None,
+    left_out: int | None = None,
     version: int,
     seconds: float,
     max_failure_rate: float = 1.0,
@@ -79,6 +82,7 @@ def summarise(
         version=version,
         seconds=seconds,
         listed=listed,
+        left_out=left_out,
         rows=rows.num_rows,
         statuses=dict(statuses.most_common()),
         reasons=reasons_of(rows),
@@ -115,6 +119,8 @@ def readable(summary: Summary) -> str:
         "",
         *counted(summary.statuses, summary.reasons),
     ]
+    if summary.left_out:
+        lines[2:2] = [f"{summary.left_out} system files left out (--system-files lists them)"]
     if summary.vcdr_quartiles:
         low, q1, median, q3, high = summary.vcdr_quartiles
         lines += [

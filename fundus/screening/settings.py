@@ -34,6 +34,8 @@ class Screening:
     """Only objects whose path below the archive matches."""
     modified_since: datetime | None = None
     """Only objects changed since."""
+    system_files: bool = False
+    """List what NAS and desktop systems leave among pictures, too."""
     gradability: Literal["refuse", "advise", "off"] = "advise"
     """`advise` measures pictures that show little and says `poor_quality` in their flags, but for
     those that are black or no fundus photographs, which are `ungradable`; `refuse` makes them all
@@ -91,6 +93,7 @@ class Screening:
             self.suffixes,
             self.glob,
             str(self.modified_since),
+            self.system_files,
             self.retry_failed,
         )
         return hashlib.sha256(repr(asked).encode()).hexdigest()

@@ -23,7 +23,7 @@ def opened(entry: Entry, wanted: Wanted) -> Iterator[Entry]:
     """The entry, or what lies in it: as far as it is wanted."""
     if entry.status or not is_archive(entry.uri):
         return filter(wanted, [entry])
-    if not wanted.recent(entry):
+    if not wanted.recent(entry) or wanted.passed_over(entry.uri):
         return iter([])
     return (one for one in _inside(entry) if one.uri == entry.uri or wanted(one))
 

@@ -14,6 +14,7 @@ from fundus.storage import entries, s3
 from fundus.storage.archives import opened
 from fundus.storage.entries import Entry, Wanted
 from fundus.storage.retry import Retry, StorageFailed
+from fundus.storage.system_files import is_folder
 from fundus.storage.uris import is_archive, split_s3
 
 T = TypeVar("T")
@@ -54,7 +55,8 @@ def objects(
         for page in found:
             plain: list[Entry] = []
             for item in page:
-                if _is_mark(item) or (leave_out and item["Key"].startswith(leave_out)):
+                mark = is_folder(item["Key"], item["Size"])
+                if mark or (leave_out and item["Key"].startswith(leave_out)):
                     continue
                 entry = entries.of_listed(bucket, item)
                 if not is_archive(entry.uri):
@@ -71,11 +73,6 @@ def objects(
         gang.give(partial(listed, pages(bucket, share, retry)))
     for batch in gang.found():
         yield from batch
-
-
-def _is_mark(item: dict[str, Any]) -> bool:
-    """Programs leave empty objects where others have folders: they are none of the archive's."""
-    return item["Key"].endswith("/") and not item["Size"]
 
 
 def _batches(entry: Entry, wanted: Wanted) -> Iterator[list[Entry]]:

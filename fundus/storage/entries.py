@@ -2,12 +2,13 @@
 
 import os
 import stat
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fundus.storage import s3
+from fundus.storage import s3, system_files
 from fundus.storage.objects import local_etag, other, other_etag, too_large
 from fundus.storage.retry import Retry, StorageFailed
 from fundus.storage.uris import (
@@ -18,6 +19,7 @@ from fundus.storage.uris import (
     join_s3,
     local_path,
     scheme_of,
+    split_member,
     split_s3,
 )
 
@@ -117,11 +119,26 @@ class Wanted:
     """For the name below the archive, such as "2027/*.jpg"; `*` crosses folders. None: all."""
     since: datetime | None = None
     """Only what changed at this time or later."""
+    system_files: bool = False
+    """List what NAS and desktop systems leave among pictures, too."""
+    left_out: Counter[str] | None = field(default=None, compare=False)
+    """Gets the count of the system files that are not listed, by kind."""
 
     def __call__(self, entry: Entry) -> bool:
         """Whether the entry is listed."""
         unlisted = entry.etag == FOLDER and entry.status == "read_failed"
-        return unlisted or (self.recent(entry) and self._named(entry.uri.partition("#")[0]))
+        chosen = unlisted or (self.recent(entry) and self._named(entry.uri.partition("#")[0]))
+        return chosen and not self.passed_over(entry.uri)
+
+    def passed_over(self, uri: str) -> bool:
+        """Whether it is a system file, which is counted then; what a list names never is."""
+        if self.system_files:
+            return False
+        name = uri.partition("#")[0]
+        below = name.removeprefix(self.root) if self.root else split_member(name)[1]
+        if found := system_files.kind(decode(below)):
+            system_files.count(self.left_out, found)
+        return bool(found)
 
     def recent(self, entry: Entry) -> bool:
         """Whether it changed late enough, as far as that is known."""

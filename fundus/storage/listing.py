@@ -5,6 +5,7 @@ Memory stays the same, however many objects there are.
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -36,6 +37,8 @@ def walk(
     suffixes: Collection[str] | None = None,
     glob: str | None = None,
     modified_since: datetime | None = None,
+    system_files: bool = False,
+    left_out: Counter[str] | None = None,
     retry: Retry = PATIENT,
 ) -> Iterator[Entry]:
     """Every object of an archive, in place of each zip, tar and tar.gz what lies in it.
@@ -45,6 +48,7 @@ def walk(
     (blank lines and those that begin with # left out, what is named twice listed once).
     `leave_out` is a folder or prefix that is not the archive's: the results, when they lie inside.
     The filters are those of `Wanted`; `modified_since` needs a time zone.
+    `left_out` gets the count of the system files that are not listed, by kind.
 
     Folders are no objects, but one named like a picture is listed as refused, and so are symbolic
     links that lead out of the archive, to a folder or to nothing, pipes, sockets and devices.
@@ -53,17 +57,24 @@ def walk(
     """
     if modified_since and not modified_since.tzinfo:
         raise ConfigurationError("modified since a time without a time zone")
-    ends = tuple("." + suffix.lower().lstrip(".") for suffix in suffixes or ())
+    chosen = partial(
+        Wanted,
+        suffixes=tuple("." + suffix.lower().lstrip(".") for suffix in suffixes or ()),
+        glob=glob,
+        since=modified_since,
+        system_files=system_files,
+        left_out=left_out,
+    )
     if archive.startswith(LIST):
-        wanted = Wanted("", ends, glob, modified_since)
+        wanted = chosen("")
         return _listed(_list_file(archive), wanted, retry)
     kind = scheme_of(archive)
     if kind in ("", "file"):
         root = existing_folder(archive)
         skip = _path(leave_out)
-        wanted = Wanted("file://" + encode(root), ends, glob, modified_since)
+        wanted = chosen("file://" + encode(root))
         return chain.from_iterable(opened(entry, wanted) for entry in files(root, skip))
-    wanted = Wanted(archive.rstrip("/"), ends, glob, modified_since)
+    wanted = chosen(normal(archive).rstrip("/"))
     if kind == S3:
         bucket, prefix = existing_prefix(archive, retry)
         return objects(bucket, prefix, _key_below(leave_out, bucket), wanted, retry)

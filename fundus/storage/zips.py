@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from fundus.storage.members import MOST_INDEX, ZIP, Member, Where, path_of
 from fundus.storage.objects import FetchFailed
+from fundus.storage.system_files import is_folder
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 LOCAL = struct.Struct("<4sHHHHHLLLHH")
@@ -33,7 +34,8 @@ def zip_members(file: BinaryIO) -> Iterator[Member]:
     for info, end, following in zip(infos, ends, nexts, strict=True):
         overlaps = end > following or info.header_offset < furthest
         furthest = max(furthest, end)
-        if not info.orig_filename.endswith("/"):
+        name = info.orig_filename
+        if not name.endswith("/") and not is_folder(name, info.file_size):
             refusal = _refusal(info, overlaps)
             yield Member(path_of(_raw_name(info)), _where(info), *refusal)
 

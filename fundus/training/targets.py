@@ -134,7 +134,10 @@ def _pictures(spec: str, decode: Decoder) -> tuple[str, Any, Iterator[Found]]:
 
 def _of_archive(path: str, decode: Decoder, digest: Any) -> Iterator[Found]:
     """Of each object below the path, in the order of their URIs."""
-    entries = sorted(walk(path), key=lambda entry: entry.uri)
+    system_files: Counter[str] = Counter()
+    entries = sorted(walk(path, left_out=system_files), key=lambda entry: entry.uri)
+    if system_files:
+        log.info("%s: %d system files left out", path, system_files.total())
     for number, content in fetch_many(entries):
         uri = entries[number].uri
         digest.update(uri.rpartition("/")[2].encode())
