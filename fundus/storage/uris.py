@@ -52,6 +52,8 @@ def normal(name: str) -> str:
     if found and scheme != "file":
         return f"{scheme}://{encode(decode(rest))}"
     path = Path("/", decode(rest.partition("/")[2])) if found else Path(name).expanduser()
+    if "\0" in str(path):
+        raise ConfigurationError("a name with a null character, which no file has")
     return "file://" + encode(os.fsencode(os.path.realpath(path)))
 
 
