@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 import fsspec
@@ -260,6 +260,27 @@ def test_an_s3_archive_takes_the_same_filters_and_leaves_the_results_out(s3, buc
     found = names(walk(archive, leave_out=results, suffixes=[".jpg"]))
     assert sorted(found) == ["a.jpg", "d.jpg"]
     assert sorted(names(walk(archive, glob="results*"))) == ["c.jpg", "d.jpg"]
+
+
+@pytest.mark.s3
+def test_a_listing_without_etags_is_read_by_the_time_of_change(s3, bucket, fill, monkeypatch):
+    once = buckets.s3.once
+
+    def bare(call, *args, **asked):
+        reply = once(call, *args, **asked)
+        for item in reply.get("Contents", []):
+            del item["ETag"]
+            if item["Key"] == "changed.jpg":
+                item["LastModified"] -= timedelta(days=1)
+        return reply
+
+    monkeypatch.setattr(buckets.s3, "once", bare)
+    fill("a.jpg", "changed.jpg", **{"a.jpg": b"eye", "changed.jpg": b"other"})
+    found = {entry.uri.rpartition("/")[2]: entry for entry in walk(f"s3://{bucket}")}
+    assert all(entry.etag.startswith("~") for entry in found.values())
+    assert fetch(found["a.jpg"].uri, found["a.jpg"].etag) == b"eye"
+    with pytest.raises(FetchFailed, match="changed"):
+        fetch(found["changed.jpg"].uri, found["changed.jpg"].etag)
 
 
 @pytest.mark.s3

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from fundus.storage import s3, system_files
-from fundus.storage.objects import local_etag, other, other_etag, too_large
+from fundus.storage.objects import local_etag, other, other_etag, time_etag, too_large
 from fundus.storage.retry import Retry, StorageFailed
 from fundus.storage.uris import (
     S3,
@@ -70,8 +70,8 @@ def _time(seconds: float) -> datetime | None:
 
 def of_listed(bucket: str, item: dict[str, Any]) -> Entry:
     """Of an object as an S3 listing has it."""
-    etag = item["ETag"].strip('"')
     changed = item["LastModified"].astimezone(UTC)
+    etag = item.get("ETag", "").strip('"') or time_etag(item["Size"], changed)
     return _bounded(Entry(join_s3(bucket, item["Key"]), etag, item["Size"], modified=changed))
 
 

@@ -9,7 +9,7 @@ import io
 import os
 import stat
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
@@ -29,6 +29,8 @@ STREAM_BLOCK = 1 << 22
 """Bytes of a tar.gz that are asked for at once: all of them are needed."""
 PACKAGES = {"gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """Other storage that fsspec reads, by scheme, and the package that each needs."""
+TIMED = "~"
+"""Before an etag that is made of size and time."""
 CHANGED = "it changed after it was listed"
 
 
@@ -90,9 +92,9 @@ def _read_local(uri: str, etag: str, start: int, stop: int | None) -> bytes:
 
 
 def _read_s3(uri: str, etag: str, start: int, stop: int | None, retry: Retry) -> bytes:
-    """A body that breaks is resumed where it broke; If-Match keeps it that of one object."""
+    """A body that breaks is resumed where it broke; the condition keeps it that of one object."""
     bucket, key = split_s3(uri)
-    asked = {"Bucket": bucket, "Key": key, "IfMatch": f'"{etag}"'}
+    asked = {"Bucket": bucket, "Key": key, **_unchanged(etag)}
     got, patience = bytearray(), Patience(retry)
     while True:
         here = start + len(got)
@@ -107,6 +109,18 @@ def _read_s3(uri: str, etag: str, start: int, stop: int | None, retry: Retry) ->
             return bytes(got)
         except Passing as failure:
             patience.wait(failure)
+
+
+def time_etag(size: int, changed: datetime) -> str:
+    """Of an S3 object that is listed without one: its size and its last change in seconds."""
+    return f"{TIMED}{size:x}-{int(changed.timestamp())}"
+
+
+def _unchanged(etag: str) -> dict[str, Any]:
+    """What is asked of S3 so that only the object as it was listed comes."""
+    if not etag.startswith(TIMED):
+        return {"IfMatch": f'"{etag}"'}
+    return {"IfUnmodifiedSince": datetime.fromtimestamp(int(etag.rpartition("-")[2]), UTC)}
 
 
 def _check_range(reply: dict[str, Any], start: int, stop: int | None) -> None:
