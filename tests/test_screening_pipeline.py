@@ -43,7 +43,7 @@ EXPECTED = {
     "deep.png": ("ok", None),
     "good.jpg": ("ok", None),
     "inside.jpg": ("ok", None),
-    "black.png": ("no_disc", "no disc"),
+    "black.png": ("ungradable", "nothing is exposed"),
     "empty.jpg": ("decode_failed", "empty"),
     "truncated.jpg": ("decode_failed", "truncated"),
     "text.jpg": ("unsupported", "text"),
@@ -81,7 +81,7 @@ def broken_archive(tmp_path_factory):
     (folder / "good.jpg").write_bytes(saved(picture, "JPEG"))
     (folder / "x.png" / "inside.jpg").write_bytes(saved(picture, "JPEG"))
     (folder / "cmyk.jpg").write_bytes(saved(picture.convert("CMYK"), "JPEG"))
-    (folder / "deep.png").write_bytes(saved_by_opencv(".png", SMOOTH.astype(np.uint16) * 257))
+    (folder / "deep.png").write_bytes(saved_by_opencv(".png", SMOOTH[..., ::-1].astype(np.uint16) * 257))
     (folder / "black.png").write_bytes(saved(Image.new("RGB", (50, 40)), "PNG"))
     (folder / "empty.jpg").touch()
     (folder / "truncated.jpg").write_bytes(saved(picture, "JPEG")[:-60])
