@@ -186,6 +186,7 @@ def test_a_server_that_passes_a_condition_over_is_refused(s3, bucket, monkeypatc
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         with pytest.raises(ConfigurationError, match=f"does not honour {header},"):
             check_conditional_writes(open_place(f"s3://{bucket}/results"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)  # the proxy answers no more
     assert open_place(f"s3://{bucket}").list() == []
 
 
