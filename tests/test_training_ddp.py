@@ -60,7 +60,7 @@ def supervised(config: UNetConfig | DeepLabConfig, wrap: Wrap, rank: int, world:
         crops = disc_crops(labelled, SIDE, roi_scale=1.7)
     recipe = Recipe("test", config, side=SIDE, epochs=1, batch=BATCH, precision="float32")
     learner = SourceLearner(network, recipe, crops, crops, rank=rank, world=world)
-    learner.step(part(crops, rank, world))
+    learner.step((part(crops, rank, world), crops.sets[rank::world]))
     return gradients(network)
 
 
