@@ -108,8 +108,8 @@ def test_a_machine_that_is_to_go_leaves_a_checkpoint_in_the_middle_of_an_epoch(
     again, done = source_learner(), []
     step = again.step
 
-    def counted(batch: Batch) -> dict[str, float]:
-        done.append(len(batch[0]))
+    def counted(batch: tuple[Batch, tuple[str, ...]]) -> dict[str, float]:
+        done.append(len(batch[1]))
         return step(batch)
 
     monkeypatch.setattr(again, "step", counted)
