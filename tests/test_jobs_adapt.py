@@ -136,7 +136,7 @@ def test_garbage_target_labels_choose_nothing(
         (["--workers", "0"], "0 to 0 workers"),
         (["--workers", "4-1"], "4 to 1 workers"),
         (["--workers", "some"], "--workers some: give a number, or a range"),
-        (["--workers", "99-100", "--change", "batch=100"], "99 worker(s) want 99 CPUs, and there are"),
+        (["--workers", "99-100", "--change", "batch=100"], "99 worker(s) want 99 CPUs"),
         (["--recipe", "paper", "--change", "batch=1", "--workers", "1-2"], "a batch of 1 cannot"),
         (["--gpu"], "1 worker(s) want 1 GPUs, and there are 0: ask for less"),
         (["--source", "refuge:/nowhere"], "/nowhere"),

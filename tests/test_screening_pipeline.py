@@ -81,7 +81,8 @@ def broken_archive(tmp_path_factory):
     (folder / "good.jpg").write_bytes(saved(picture, "JPEG"))
     (folder / "x.png" / "inside.jpg").write_bytes(saved(picture, "JPEG"))
     (folder / "cmyk.jpg").write_bytes(saved(picture.convert("CMYK"), "JPEG"))
-    (folder / "deep.png").write_bytes(saved_by_opencv(".png", SMOOTH[..., ::-1].astype(np.uint16) * 257))
+    deep = SMOOTH[..., ::-1].astype(np.uint16) * 257
+    (folder / "deep.png").write_bytes(saved_by_opencv(".png", deep))
     (folder / "black.png").write_bytes(saved(Image.new("RGB", (50, 40)), "PNG"))
     (folder / "empty.jpg").touch()
     (folder / "truncated.jpg").write_bytes(saved(picture, "JPEG")[:-60])
