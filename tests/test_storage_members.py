@@ -7,18 +7,21 @@ import struct
 import subprocess
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fundus.storage import archives, objects, tars, zips
+from fundus.storage import archives, objects, tars, zip_parts
 from fundus.storage import fetch as fetching
 from fundus.storage.entries import Entry
 from fundus.storage.fetch import FetchFailed, fetch, fetch_many
 from fundus.storage.listing import walk
+from fundus.storage.members import where
 
 EYES = {
     "a.jpg": b"one eye" * 900,
@@ -217,6 +220,87 @@ def test_zeros_after_a_tar_are_looked_through_to_a_bound(tmp_path, monkeypatch):
     assert "more follows" in placed(tmp_path, "day.tar", body)[-1].error
 
 
+@pytest.mark.parametrize("between", [b"", bytes(700), b"more"])
+def test_joined_zips_are_read_as_one(tmp_path, between):
+    """As `cat a.zip b.zip c.zip` makes them; what is no zip among them gets an entry."""
+    zips = [a_zip({"a.jpg": b"1" * 700}), a_zip({}), a_zip({"b.jpg": b"2", "a.jpg": b"3"})]
+    found = placed(tmp_path, "day.zip", between.join(zips))
+    eyes = [("a.jpg", ""), ("b.jpg", ""), ("a.jpg#2", "")]
+    more = [("", "decode_failed")] * (between == b"more")
+    assert [(inside(e), e.status) for e in found] == eyes + more
+    assert [fetch(e.uri, e.etag) for e in found[:3]] == [b"1" * 700, b"2", b"3"]
+    assert not more or "more follows the end of the zip" in found[-1].error
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (b"PK\3\4, a zip that lost its end", b"", "more stands before the zip"),
+        (a_zip()[:-60], b"", "more stands before the zip"),
+        (a_tar(), b"", "more stands before the zip"),
+        (b"", b"\0\0more", "more follows the end of the zip"),
+        (b"", a_zip()[:-60], "more follows the end of the zip"),
+        (b"MZ, a program that unpacks itself", b"", ""),
+        (b"PK00", bytes(100), ""),
+    ],
+)
+def test_what_lies_beside_a_zip_and_is_none_gets_an_entry(tmp_path, before, after, said):
+    eye, *archive = placed(tmp_path, "day.zip", before + a_zip({"a.jpg": b"1"}) + after)
+    assert fetch(eye.uri, eye.etag) == b"1"
+    assert [said in e.error and "1 members were read" in e.error for e in archive] == [True] * bool(
+        said
+    )
+
+
+def test_joined_zips_are_looked_through_to_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(zip_parts, "MOST_PARTS", 3)
+    (entry,) = placed(tmp_path, "day.zip", a_zip({"a.jpg": b"1"}) * 4)
+    assert entry.status == "too_large" and "more than 3 zip archives" in entry.error
+
+
+@pytest.mark.parametrize("name", [b"\xff\xe9.jpg", b"\x95\\.jpg", b"a\\..\\b.jpg", b"nul\0.jpg"])
+@pytest.mark.parametrize("said", [0, 0x08])
+def test_a_name_that_is_not_what_its_zip_says_costs_no_other_member(tmp_path, name, said):
+    body = bytearray(a_zip({"x" * len(name): b"1", "ü.jpg": b"2"}))
+    for header in (b"PK\1\2", b"PK\3\4"):
+        at = body.index(header)
+        flags, begins = (9, 46) if header == b"PK\1\2" else (7, 30)
+        body[at + flags] = said
+        body[at + begins : at + begins + len(name)] = name
+    odd, plain = placed(tmp_path, "day.zip", bytes(body))
+    assert inside(plain) == "%C3%BC.jpg" and fetch(plain.uri, plain.etag) == b"2"
+    assert odd.uri.isascii() and "/../" not in odd.uri and unquote_to_bytes(inside(odd)) == name
+    if b".." in name:
+        assert (odd.status, odd.error) == ("unsupported", "a name that leads out of the archive")
+    else:
+        assert fetch(odd.uri, odd.etag) == b"1"
+
+
+def test_a_zip_of_over_4_gb_from_macos_gives_its_first_members(tmp_path):
+    """It has no zip64: sizes and offsets are written modulo 2**32. Here most of it is a hole."""
+    sizes = [3 << 30, 3 << 30, 5, 3 << 30, 7]
+    offsets, entries = [], []
+    with (tmp_path / "day.zip").open("wb") as file:
+        for number, size in enumerate(sizes):
+            name = b"%d.jpg" % number
+            offsets.append(file.tell())
+            data = b"%d" % number * size if size < 9 else b""
+            fixed = (0x08, 0, 0, 0, zlib.crc32(data), size, size, len(name))
+            file.write(struct.pack("<4s5H3L2H", b"PK\3\4", 10, *fixed, 0) + name + data)
+            file.seek(offsets[-1] + 30 + len(name) + size)
+            file.write(bytes(16))  # a data descriptor
+            place = offsets[-1] % 2**32
+            index = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 10, *fixed, *[0] * 5, place)
+            entries.append(index + name)
+        start, index = file.tell(), b"".join(entries)
+        last = (0, 0, len(sizes), len(sizes), len(index), start % 2**32, 0)
+        file.write(index + struct.pack("<4s4H2LH", b"PK\5\6", *last))
+    found = list(walk(str(tmp_path)))
+    assert [int(where(e.etag)[1].offset) for e in found] == offsets
+    assert [e.status for e in found] == ["too_large", "too_large", "", "too_large", ""]
+    assert [fetch(found[n].uri, found[n].etag) for n in (2, 4)] == [b"22222", b"4444444"]
+
+
 def test_an_archive_in_an_archive_is_not_opened_however_it_contains_itself(tmp_path):
     found = placed(
         tmp_path, "day.zip", a_zip({"day.zip": a_zip(), "x.tar.gz": b"1", "a.jpg": b"1"})
@@ -374,7 +458,7 @@ def test_more_members_than_are_listed_end_with_an_entry_that_says_so(tmp_path, m
     monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
     found = placed(tmp_path, "day.zip", a_zip({f"{n}.jpg": b"1" for n in range(5)}))
     assert [e.status for e in found] == ["", "", "", "too_large"]
-    monkeypatch.setattr(zips, "MOST_INDEX", 100)
+    monkeypatch.setattr(zip_parts, "MOST_INDEX", 100)
     (entry,) = walk(str(tmp_path))
     assert entry.status == "too_large" and "an index of" in entry.error
 
@@ -450,8 +534,8 @@ def test_archives_of_the_systems_own_programs_are_read(tmp_path):
 )
 def test_no_mutation_of_an_archive_escapes_as_anything_but_a_reason(tmp_path, name, changes, end):
     body = bytearray(SMALL[name])
-    for where, value in changes:
-        body[int(where * (len(body) - 1))] = value
+    for place, value in changes:
+        body[int(place * (len(body) - 1))] = value
     body = body[: int(len(body) * (end if end < 0.5 else 1))]
     for other in tmp_path.iterdir():
         other.unlink()

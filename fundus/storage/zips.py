@@ -1,32 +1,41 @@
 """Zips: the index is read, then each member by one ranged read; nothing is unpacked to disk."""
 
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from fundus.storage.members import MOST_INDEX, ZIP, Member, Where, path_of
+from fundus.storage.members import ZIP, Member, Where, path_of
 from fundus.storage.objects import FetchFailed
 from fundus.storage.system_files import is_folder
+from fundus.storage.zip_parts import LOCAL, parts
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
-LOCAL = struct.Struct("<4sHHHHHLLLHH")
 SLACK = 4096
 """Bytes for the name and the extra field before a member's data, whose length is not listed."""
-BROKEN = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OSError)
 
 Read = Callable[[int, int], bytes]
 """Bytes [start, stop) of the archive."""
 
 
 def zip_members(file: BinaryIO) -> Iterator[Member]:
-    """In the order they lie, folders left out; FetchFailed where the index is broken, too large."""
-    try:
-        index = zipfile.ZipFile(_Limited(file))
-    except BROKEN as error:
-        raise FetchFailed("decode_failed", "a broken zip archive") from error
+    """In the order they lie, folders left out, those of several zips that were joined too.
+
+    FetchFailed where an index is broken or too large and, at the end, where more than zips lies
+    in the file.
+    """
+    found, strange = parts(file)
+    count = 0
+    for index in found:
+        for member in _members(index):
+            count += 1
+            yield member
+    if strange:
+        raise FetchFailed("decode_failed", f"{strange}: {count} members were read")
+
+
+def _members(index: zipfile.ZipFile) -> Iterator[Member]:
     infos = sorted(index.infolist(), key=lambda info: info.header_offset)
     ends = [i.header_offset + LOCAL.size + len(i.filename) + i.compress_size for i in infos]
     nexts = [*(info.header_offset for info in infos), index.start_dir][1:]
@@ -37,18 +46,13 @@ def zip_members(file: BinaryIO) -> Iterator[Member]:
         name = info.orig_filename
         if not name.endswith("/") and not is_folder(name, info.file_size):
             refusal = _refusal(info, overlaps)
-            yield Member(path_of(_raw_name(info)), _where(info), *refusal)
+            yield Member(path_of(name.encode("cp437")), _where(info), *refusal)
 
 
 def _where(info: zipfile.ZipInfo) -> Where:
     # A negative offset is refused as overlapping; it only needs a text.
     offset = max(0, info.header_offset)
     return Where(ZIP, offset, info.compress_size, info.file_size, info.CRC)
-
-
-def _raw_name(info: zipfile.ZipInfo) -> bytes:
-    utf8 = info.flag_bits & 0x800
-    return info.orig_filename.encode("utf-8" if utf8 else "cp437", "surrogateescape")
 
 
 def _refusal(info: zipfile.ZipInfo, overlaps: bool) -> tuple[str, str]:
@@ -85,16 +89,3 @@ def _inflated(stored: memoryview, size: int) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, size + 1)
     except zlib.error as error:
         raise FetchFailed("decode_failed", "a broken member: it cannot be inflated") from error
-
-
-class _Limited:
-    """A file that refuses to be read into memory beyond a bound."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
-
-    def read(self, size: int = -1) -> bytes:
-        if size > MOST_INDEX:
-            raise FetchFailed("too_large", f"an index of {size} bytes (at most {MOST_INDEX})")
-        return self.file.read(size)
