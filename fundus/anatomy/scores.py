@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, rankdata
 
 CONFIDENCE = 0.95
 
@@ -54,6 +53,8 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     negatives = positive.size - positives
     if not positives or not negatives:
         return None
+    from scipy.stats import rankdata  # half a second, which most processes need not spend
+
     rank_sum = rankdata(scores)[positive].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
@@ -115,6 +116,8 @@ def summarise_share(hits: Sequence[bool]) -> Summary:
     """
     if not len(hits):
         return Summary(None, None, None, 0)
+    from scipy.stats import binomtest
+
     ends = binomtest(int(np.sum(hits)), len(hits)).proportion_ci(CONFIDENCE, "wilson")
     return Summary(float(np.mean(hits)), float(ends.low), float(ends.high), len(hits))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fundus.anatomy import biomarkers
 from fundus.anatomy.labels import disc_of
-from fundus.datasets.samples import LabelledSet, Sample, person_of
+from fundus.datasets.samples import HELD_BACK, LabelledSet, Sample, person_of
 from fundus.errors import ConfigurationError
 from fundus.images import fov, roi
 from fundus.images.roi import Roi
@@ -97,10 +97,6 @@ def join(parts: Sequence[Crops]) -> Crops:
         tuple(name for part in parts for name in part.sets),
         tuple(name for part in parts for name in part.persons),
     )
-
-
-HELD_BACK = 8
-"""One person in so many validates and is not learned from."""
 
 
 def split(persons: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

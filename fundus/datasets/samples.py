@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from fundus.anatomy.labels import from_plain
 from fundus.errors import ConfigurationError, MissingFile, usable
@@ -112,6 +110,10 @@ class LabelledSet:
         return total.hexdigest()
 
 
+HELD_BACK = 8
+"""One person in so many validates and is not learned from."""
+
+
 def person_of(sample: Sample) -> str:
     """A key that both eyes, and all pictures, of one person share.
 
@@ -183,6 +185,9 @@ def _is_held(sample: Sample) -> bool:
 
 
 def _matlab_mask(path: Path) -> np.ndarray:
+    from scipy.io import loadmat  # slow to import, and few sets are MATLAB files
+    from scipy.io.matlab import MatReadError
+
     try:
         return np.asarray(loadmat(path, variable_names=["mask"])["mask"])
     except (MatReadError, ValueError, KeyError, NotImplementedError) as error:

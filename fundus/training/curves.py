@@ -4,9 +4,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from fundus.training.loop import Row
 
 
@@ -22,6 +19,9 @@ def save(history: Sequence[Row], folder: Path, name: str) -> None:
 
 def draw(history: Sequence[Row], file: Path, *, title: str) -> None:
     """Losses on the left, Dice on the source's validation pictures on the right, over epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(title)

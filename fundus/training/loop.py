@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import ray
 import ray.train
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -73,7 +74,8 @@ def fit(
     fixed = workers.least == workers.most
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"make_learner": make_learner, "epochs": epochs},
+        # A reference: Ray's controller need not import all that makes a learner.
+        train_loop_config={"make_learner": ray.put(make_learner), "epochs": epochs},
         scaling_config=ScalingConfig(
             num_workers=workers.most if fixed else span,  # type: ignore[arg-type]
             use_gpu=workers.gpu,
@@ -171,7 +173,7 @@ def _worker(config: dict[str, Any]) -> None:
         logs.show()
     else:
         logging.getLogger("fundus").setLevel(logging.WARNING)
-    learner = config["make_learner"]()
+    learner = ray.get(config["make_learner"])()
     found = ray.train.get_checkpoint()
     state = _read(found) if found else None
     if state and len(state["history"]) >= config["epochs"]:

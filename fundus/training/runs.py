@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
-from fundus.datasets.public import anchored, open_set
-from fundus.datasets.samples import LabelledSet, person_of
+from fundus.datasets.public import anchored
 from fundus.errors import ConfigurationError
 from fundus.models import bundle as bundles
 from fundus.models import networks
@@ -27,6 +26,7 @@ from fundus.storage.mirror import written
 from fundus.storage.places import open_place, place_at
 from fundus.training import certainty, curves, gate, loop
 from fundus.training.adaptation import AdaptationLearner
+from fundus.training.labelled import described_sets, labelled_set
 from fundus.training.loop import Row
 from fundus.training.recipes import AdaptationRecipe, Recipe, RecipeBook
 from fundus.training.source import SourceLearner
@@ -115,7 +115,7 @@ def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
     """
     config = replace(config, sources=tuple(map(anchored, config.sources)))
     place = open_place(str(config.bundle))  # refused now rather than after the training
-    data = on_a_worker(config.workers, _described_sets, config.sources)
+    data = on_a_worker(config.workers, described_sets, config.sources)
     known = _start(config)
     recipe = config.book.detector if config.role == DETECTOR else config.book.segmenter
     preprocessing = config.book.preprocessing
@@ -126,7 +126,7 @@ def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
 
     def read() -> tuple[Crops, Crops]:
         """To learn from, and to validate on; where it is called, the sets are opened."""
-        labelled = [_labelled(spec) for spec in config.sources]
+        labelled = [labelled_set(spec) for spec in config.sources]
         crops = batches.join(
             [
                 batches.frames(s, recipe.side)
@@ -233,7 +233,7 @@ def adapt(config: AdaptConfig) -> Adaptation:
         "precropped": config.precropped,
         "source_only": source_only.digest,
     }
-    data = on_a_worker(config.workers, _described_sets, config.sources)
+    data = on_a_worker(config.workers, described_sets, config.sources)
     target = on_a_worker(
         config.workers, read_target, config.targets, start, precropped=config.precropped
     )
@@ -289,7 +289,7 @@ def save_summary(storage: Path | str, name: str, **told: Any) -> str:
 
 def _source(config: AdaptConfig, start: Bundle) -> tuple[Crops, Crops]:
     """The source to learn from, and to validate on; the sets are opened here."""
-    labelled = [_labelled(spec) for spec in config.sources]
+    labelled = [labelled_set(spec) for spec in config.sources]
     side, scale = start.preprocessing.roi_side, start.preprocessing.roi_scale
     source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
     learn, validate = batches.split(source.persons)
@@ -343,7 +343,7 @@ def _calibrated(
     detector: Network, config: TrainConfig, recipe: Recipe
 ) -> tuple[Calibration, dict[str, float]]:
     """The detector's confidence, on the frames that its training kept back to validate on."""
-    labelled = [_labelled(spec) for spec in config.sources]
+    labelled = [labelled_set(spec) for spec in config.sources]
     frames = batches.join([batches.frames(each, recipe.side) for each in labelled])
     validation = frames.take(batches.split(frames.persons)[1])
     return certainty.calibrate(_built(detector), validation, recipe)
@@ -388,31 +388,3 @@ def _first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:
                 " --from-scratch"
             ) from error
     return network.state_dict()
-
-
-def _labelled(spec: str) -> LabelledSet:
-    labelled = open_set(spec)
-    without = sum(not s.structures for s in labelled.samples)
-    if without:
-        raise ConfigurationError(
-            f"{spec}: {without} of {len(labelled.samples)} pictures have no mask"
-        )
-    if len({person_of(s) for s in labelled.samples}) < batches.HELD_BACK:
-        raise ConfigurationError(
-            f"{spec}: give at least {batches.HELD_BACK} persons' pictures, one to validate on"
-        )
-    return labelled
-
-
-def _described_sets(sources: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    """What a bundle says of the labelled sets; they are opened, and read whole."""
-    return tuple(_described(_labelled(spec), "labelled source") for spec in sources)
-
-
-def _described(labelled: LabelledSet, role: str) -> dict[str, Any]:
-    return {
-        "name": labelled.name,
-        "role": role,
-        "count": len(labelled.samples),
-        "digest": labelled.digest(),
-    }
