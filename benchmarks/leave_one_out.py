@@ -31,7 +31,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fundus.anatomy import biomarkers, scores
 from fundus.anatomy.labels import cup_of, disc_of
@@ -58,8 +57,6 @@ CAMERAS = {
 }
 """Each camera's sets with disc and cup; the first is scored when the camera is left out."""
 DISC_ALONE = ("drions_disc", "idrid20_disc", "palm_disc")
-UNLABELLED = "onh_unlabelled_crop"
-"""Crops of many cameras, whose looks the source may take."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +102,6 @@ class Data:
             f"found-{name}-{side}-{scale}", name, lambda s: batches.crops_of(s, side, found)
         )
 
-    def looks(self, side: int) -> Tensor:
-        """(N, 3, S, S) uint8 pictures of many cameras."""
-
-        def whole(image: np.ndarray, mask: np.ndarray) -> roi.Roi:
-            return roi.whole(*image.shape[:2])
-
-        return self._kept(
-            f"looks-{side}", UNLABELLED, lambda s: batches.crops_of(s, side, whole)
-        ).images
-
     def opened(self, name: str) -> LabelledSet:
         """One set of the manifest."""
         return open_set(f"manifest:{self.folder}/manifest.csv?set={name}")
@@ -150,8 +137,7 @@ def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | Non
     network = networks.build(recipe.network)
     networks.start_from_imagenet(network, encoder)
     network = network.to(memory_format=torch.channels_last)
-    looks = data.looks(recipe.side) if recipe.looks else None
-    learner = SourceLearner(network, recipe, crops.take(learn), crops.take(validate), looks=looks)
+    learner = SourceLearner(network, recipe, crops.take(learn), crops.take(validate))
 
     def tell(state: dict) -> None:
         print("   ", loop.progress(state["history"], recipe.epochs), flush=True)

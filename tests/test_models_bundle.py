@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,3 +166,19 @@ def test_a_place_that_cannot_be_asked_is_said(s3: Server, monkeypatch: pytest.Mo
         bundles.load(place)
     with pytest.raises(OSError, match="cannot be written: access to it is denied"):
         bundles.save(tiny_bundle(), place)
+
+
+@pytest.mark.parametrize("document", ["fundus/bundles/default/CARD.md", "README.md"])
+def test_documents_give_the_figures_that_the_package_s_bundle_holds(document: str) -> None:
+    described = json.loads((bundles.default_folder() / "bundle.json").read_text())
+    held = described["networks"][SOURCE_ONLY]["scores"]["left out"]
+    text = (Path(__file__).parents[1] / document).read_text()
+    table = text.partition("| camera left out |")[2].partition("\n\n")[0]
+    for camera in ("REFUGE", "Drishti-GS", "ORIGA", "MESSIDOR"):
+        (row,) = re.findall(rf"^\| {camera}.*\| (\d+ \|.*) \|$", table, re.MULTILINE)
+        figures = held[f"without {camera}"]
+        wanted = [figures[name] for name in ("eyes", "disc", "cup", "mae", "bias", "r")]
+        written = [float(each) for each in row.split("|")]
+        assert written == pytest.approx(wanted, abs=0.0055)
+        assert written[:-1] == pytest.approx(wanted[:-1], abs=0.00056)
+    assert not re.search(r"^[A-Z]+$", text, re.MULTILINE), "a figure was not filled in"

@@ -47,8 +47,6 @@ class Recipe:
     """Draw each data set in proportion to the square root of its count."""
     conventions: bool = False
     """Learn an offset per data set beside the network, which then draws the sets' consensus."""
-    looks: float = 0.0
-    """Share of pictures that get the colours or light of a picture of another camera."""
     draws: int = 0
     """Pictures per epoch; 0: as many as the source has."""
     cup_warp: float = 0.0
@@ -68,7 +66,7 @@ class Recipe:
         _check_positive(self, "side", "epochs", "batch", "learning_rate", "members")
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
-        _check_share(self, "cup_warp", "without_disc", "average", "looks")
+        _check_share(self, "cup_warp", "without_disc", "average")
         if self.members > 1 and not isinstance(self.network, DeepLabConfig):
             raise ConfigurationError("several members are for the segmenter's DeepLab")
         if self.side % 16:

@@ -12,7 +12,6 @@ from torchvision.transforms import v2
 
 from fundus.anatomy import scores
 from fundus.augmentation import augment
-from fundus.augmentation.appearance import LikeTarget
 from fundus.augmentation.cup_warp import CupWarp
 from fundus.augmentation.negatives import WithoutDisc
 from fundus.datasets import batches
@@ -80,7 +79,6 @@ class SourceLearner:
         train: Crops,
         validation: Crops,
         *,
-        looks: Tensor | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -96,10 +94,6 @@ class SourceLearner:
             )
         self.schedule = make_schedule(self.optimiser, recipe, self.steps_per_epoch)
         self.transform = source_transform(recipe.augmentation, recipe.cup_warp, recipe.without_disc)
-        if looks is not None and recipe.looks:
-            share = recipe.looks / 2
-            look = LikeTarget(looks, reinhard=share, fourier=share)
-            self.transform = v2.Compose([look, self.transform])
         self.average = averaged(unwrapped(network), recipe.average)
         self.stateful: Mapping[str, Any] = {
             "network": unwrapped(network),

@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+"""Whether a map fitted on other cameras undoes the bias of vCDR on a camera that was left out.
+
+    python benchmarks/cup_map.py --data DATA --out loo
+
+Reads the maps that `benchmarks/leave_one_out.py` kept in `--out`. Two linear maps are fitted to the
+experts' vCDR by least squares, each camera with the same weight: one of the measured vCDR alone,
+and one of seven measures of each eye: vCDR at cup thresholds of .3, .5, .6 and .8, how soft the
+edges of cup and disc are, and the cup's peak. `nested` fits on three cameras and scores the fourth;
+`oracle` fits on all four, the scored one among them, which no site could do: it bounds what any
+such map could bring. One line for each, vCDR MAE (bias) by camera, and the mean MAE.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from leave_one_out import CAMERAS, Data, score
+
+from fundus.models import bundle as bundles
+from fundus.training.recipes import laptop
+
+LEVELS = (0.3, 0.5, 0.6, 0.8)
+MEASURES = {"vCDR": [1], "seven measures": list(range(7))}
+Known = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""By camera: (N, 7) measures and (N,) vCDR of the experts."""
+
+
+def measured(data: Data, camera: str, out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The measures of each eye of a left-out camera, and the experts' vCDR."""
+    book = laptop()
+    crops = data.scored(CAMERAS[camera][0], book)
+    maps = np.load(out / f"{camera}.npz")["maps"].astype(np.float32)
+    found = [
+        [eye.vcdr for eye in score(maps, crops, replace(book.thresholds, cup=level))]
+        for level in LEVELS
+    ]
+    soft = (maps * (1 - maps)).sum(axis=(2, 3)) / np.maximum(maps.sum(axis=(2, 3)), 1)
+    every = np.column_stack([*found, soft[:, ::-1], maps[:, 1].max(axis=(1, 2))])
+    whole = np.isfinite(every).all(axis=1) & np.isfinite(crops.vcdr)
+    return every[whole], crops.vcdr[whole]
+
+
+def errors(known: Known, fitted: Sequence[str], scored: str, columns: list[int]) -> np.ndarray:
+    """(N,) errors of vCDR on one camera, of the map fitted on others."""
+    rows = np.concatenate([known[c][0][:, columns] for c in fitted])
+    wanted = np.concatenate([known[c][1] for c in fitted])
+    weight = np.concatenate([np.full(len(known[c][1]), len(known[c][1]) ** -0.5) for c in fitted])
+    design = np.column_stack([rows, np.ones(len(rows))])
+    linear = np.linalg.lstsq(design * weight[:, None], wanted * weight, rcond=None)[0]
+    seen, truth = known[scored]
+    return seen[:, columns] @ linear[:-1] + linear[-1] - truth
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fit, score, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="holds manifest.csv")
+    parser.add_argument("--cache", type=Path, default=Path("runs/crops"))
+    parser.add_argument("--out", type=Path, required=True, help="of leave_one_out.py")
+    given = parser.parse_args(arguments)
+    data = Data(given.data, given.cache, bundles.load(bundles.default_folder()))
+    known = {camera: measured(data, camera, given.out) for camera in CAMERAS}
+    print(f"{'map of':15} {'fitted':7}", *(f"{c:14}" for c in CAMERAS), "mean MAE")
+    for name, columns in MEASURES.items():
+        for how in ("nested", "oracle"):
+            off = {
+                c: errors(known, [x for x in CAMERAS if how == "oracle" or x != c], c, columns)
+                for c in CAMERAS
+            }
+            cells = (f"{np.abs(e).mean():.3f} ({e.mean():+.3f})" for e in off.values())
+            mean = np.mean([np.abs(e).mean() for e in off.values()])
+            print(f"{name:15} {how:7}", *cells, f"{mean:.4f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
