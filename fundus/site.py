@@ -42,7 +42,8 @@ def parse(
 ) -> argparse.Namespace:
     """The arguments; what they leave out comes from the site file, or else from `otherwise`.
 
-    `name` is the site's, "" without one.
+    `name` is the site's name, from the argument of that name if the job has one, else from the
+    site file, else "".
 
     Args:
         parser: its options that a site file may give have the keys' names and the default None.
@@ -58,7 +59,7 @@ def parse(
     )
     given = parser.parse_args(arguments)
     known = read(given.site)
-    given.name = known.get("name", "")
+    given.name = getattr(given, "name", None) or known.get("name", "")
     for name in (*needed, *otherwise):
         if getattr(given, name) is None:
             setattr(given, name, known.get(name, otherwise.get(name)))

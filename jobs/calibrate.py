@@ -8,8 +8,12 @@
 The risk is set on pictures with glaucoma labels. Do it last: another network in the bundle, trained
 or adapted, drops it. With --structures the thresholds of disc and cup are set on pictures in which a
 site's own experts outlined both, 10 at least; each threshold changes only if cross-validation shows
-a gain, and the risk, which was set on the old outlines, is dropped. Exit codes: 0 the bundle is
-calibrated, 2 bad configuration, 4 the labels do not help: the bundle stays as it is.
+a gain, and the risk, which was set on the old outlines, is dropped.
+
+With a site file (docs/site.toml), --bundle and --precropped may be left out.
+
+Exit codes: 0 the bundle is calibrated, 2 bad configuration, 4 the labels do not help: the bundle
+stays as it is.
 """  # noqa: E501
 
 import argparse
@@ -18,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fundus import site
 from fundus.anatomy.risk import RiskModel
 from fundus.anatomy.scores import Summary
 from fundus.datasets.public import open_set
@@ -133,16 +138,19 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bundle", required=True, metavar="URI")
+    parser.add_argument("--bundle", metavar="URI", help="the bundle to calibrate, in its place")
     parser.add_argument("--set", required=True, metavar="SPEC", help="layout:path?key=value")
     parser.add_argument("--specificity", type=float, default=0.95, help="default: 0.95")
     parser.add_argument(
-        "--precropped", action="store_true", help="the pictures are disc crops already"
+        "--precropped",
+        action=argparse.BooleanOptionalAction,
+        help="the pictures are disc crops already",
     )
     parser.add_argument(
         "--structures", action="store_true", help="set disc and cup thresholds, not the risk"
     )
-    return Config(**vars(parser.parse_args(arguments)))
+    given = site.parse(parser, arguments, needed=("bundle",), precropped=False)
+    return Config(given.bundle, given.set, given.specificity, given.precropped, given.structures)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

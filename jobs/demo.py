@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw an archive of synthetic frames from two unlike cameras and screen it.
+"""Draw an archive of synthetic frames from two unlike cameras, screen it and write the report.
 
     python jobs/demo.py --to demo
     python jobs/demo.py --to demo --count 50
@@ -18,13 +18,15 @@ from fundus.datasets import synthetic
 from fundus.errors import ConfigurationError
 from fundus.ledger import table
 from fundus.models import bundle as bundles
+from fundus.report import night, run
 from fundus.runtime.session import ray_session
 from fundus.screening import pipeline, report
 from fundus.screening.settings import Screening
+from fundus.storage.places import open_place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw, screen, say what came out and how far it lies from what was drawn."""
+    """Draw, screen, print the summary, the error against the drawn truth and the report's path."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog=(__doc__ or "").split("\n", 1)[1],
@@ -53,7 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs = [(found.get(one.path.resolve().as_uri()), one.vcdr) for one in drawn]
     errors = [abs(measured - true) for measured, true in pairs if measured is not None]
     if errors:
-        print(f"mean error of the ratio against the {len(errors)} drawn: {np.mean(errors):.3f}")
+        print(f"mean error of vCDR against the {len(errors)} drawn eyes: {np.mean(errors):.3f}")
+    place, about = open_place(config.results), run.Config(summary.run_id, site="Drawn eyes")
+    bundle_place = str(given.bundle or bundles.default_folder())
+    print(*night.lines(*night.show(place, about, bundle_place)), sep="\n")
     return 0
 
 

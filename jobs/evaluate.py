@@ -9,6 +9,8 @@ Prints one row for each set and model (target-supervised, source-only, adapted, 
 table.txt, table.csv, evaluation.json (every eye) and overlay sheets of the ten worst eyes to --out.
 With --detection only the detector is asked: how often the centre of its ROI lies inside the experts'
 disc, how often it says that there is none; detection.txt and detection.json.
+
+With a site file (docs/site.toml), --bundle and --precropped may be left out.
 """  # noqa: E501
 
 import argparse
@@ -20,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fundus import site
 from fundus.datasets.public import open_set
 from fundus.datasets.samples import LabelledSet
 from fundus.errors import ConfigurationError, usable
@@ -138,17 +141,27 @@ def parse(argv: Sequence[str] | None) -> Config:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bundle", metavar="URI", default=bundle.default_folder())
+    parser.add_argument("--bundle", metavar="URI", help="default: the package's")
     parser.add_argument("--target-supervised", metavar="BUNDLE")
     parser.add_argument("--set", action="append", required=True, dest="sets", metavar="SPEC")
     parser.add_argument(
-        "--precropped", action="store_true", help="the pictures are disc crops already"
+        "--precropped",
+        action=argparse.BooleanOptionalAction,
+        help="the pictures are disc crops already",
     )
     parser.add_argument("--detection", action="store_true", help="score the detector alone")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures of each set")
-    given = parser.parse_args(argv)
-    return Config(**{**vars(given), "sets": tuple(given.sets)})
+    given = site.parse(parser, argv, bundle=bundle.default_folder(), precropped=False)
+    return Config(
+        bundle=given.bundle,
+        target_supervised=given.target_supervised,
+        sets=tuple(given.sets),
+        precropped=given.precropped,
+        detection=given.detection,
+        out=given.out,
+        limit=given.limit,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

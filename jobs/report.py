@@ -6,6 +6,8 @@
     python jobs/report.py --results results --verdicts verdicts.csv --to labelled
     python jobs/report.py --results source-results --as-reference --bundle runs/mine
 
+With a site file (docs/site.toml), --results and --bundle may be left out.
+
 The report is a page without a server: <results>/reports/<run>/index.html. The suspects' pictures
 are read again from the archive; where it cannot be reached, the outlines are drawn alone. With
 --verdicts, an exported file of verdicts becomes a manifest with pictures, masks and labels, which
@@ -22,12 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fundus.drift import nights, reference
+from fundus import site
+from fundus.drift import reference
 from fundus.errors import ConfigurationError
-from fundus.ledger import table
 from fundus.models import bundle as bundles
-from fundus.report import labels, run
-from fundus.storage.places import Place, open_place
+from fundus.report import labels, night, run
+from fundus.storage.places import open_place
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,17 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--results", required=True, metavar="URI", help="folder or s3:// place of the rows")
+    add("--results", metavar="URI", help="folder or s3:// place of the rows")
     add("--run", metavar="ID", help="default: the newest run that has rows")
     add("--pictures", type=int, default=40, metavar="N", help="suspects to show with a picture")
-    add("--site", default="", help="the programme's name for the title")
+    add("--name", help="the site's name for the title; default: that of the site file")
     add("--uri-map", type=Path, metavar="FILE", help="which pseudonym is which URI")
     add("--verdicts", type=Path, metavar="CSV", help="read a grader's exported verdicts")
     add("--to", type=Path, metavar="DIR", help="folder for the manifest of the verdicts")
-    add("--bundle", metavar="URI", default=str(bundles.default_folder()), help="of the run")
+    add("--bundle", metavar="URI", help="the bundle that screened; default: the package's")
     add("--as-reference", action="store_true", help="compare later nights with these rows")
-    given = parser.parse_args(arguments)
-    report = run.Config(given.run, given.pictures, given.site)
+    given = site.parse(parser, arguments, needed=("results",), bundle=str(bundles.default_folder()))
+    report = run.Config(given.run, given.pictures, given.name)
     return Config(
         given.results,
         report,
@@ -94,44 +96,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if file and not file.is_file():
                 raise ConfigurationError(f"{file}: no such file")
         place = open_place(config.results)
-        sources = run.sources(config.uri_map) if config.uri_map else None
         if config.verdicts and config.to:
-            made = labels.write(place, config.verdicts, config.to, sources)
-            print(made.sentence)
+            sources = run.sources(config.uri_map) if config.uri_map else None
+            print(labels.write(place, config.verdicts, config.to, sources).sentence)
             return 0
         if config.as_reference:
-            digest = bundles.load(config.bundle).digest
-            count = reference.save(config.results, config.bundle, digest)
+            measuring = bundles.load(config.bundle).measuring
+            count = reference.save(config.results, config.bundle, measuring)
             print(f"{count} rows are the reference of {config.bundle}")
             return 0
-        written, drift = write(place, config, sources)
+        written, drift = night.show(place, config.report, config.bundle, config.uri_map)
     except ConfigurationError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
-    print(drift.sentence)
-    if drift.command:
-        print(f"  {drift.command}")
-    print(f"{written.suspects} suspects, {written.pictures} eyes with their picture")
-    print(f"report: {written.uri}")
+    print(*night.lines(written, drift), sep="\n")
     return 0
-
-
-def write(
-    place: Place, config: Config, sources: dict[str, str] | None
-) -> tuple[run.Written, nights.Drift]:
-    """Compare the run with earlier ones and write its report."""
-    source = reference.load(config.bundle)
-    rows = table.read(place.uri, list(nights.COLUMNS))
-    run_id = config.report.run_id or max(rows["run_id"].to_pylist(), default="")
-    drift = nights.look(rows, run_id, bundle=config.bundle, source=source)
-    written = run.write(
-        place,
-        config.report,
-        source_vcdr=source["vcdr"].to_numpy() if source is not None else None,
-        drift=nights.for_page(drift),
-        sources=sources,
-    )
-    return written, drift
 
 
 if __name__ == "__main__":

@@ -27,12 +27,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fundus import site
-from fundus.drift import nights, reference
 from fundus.errors import ConfigurationError
-from fundus.ledger import table
 from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
-from fundus.report import run as pages
+from fundus.report import night, run
 from fundus.runtime.session import ray_session
 from fundus.screening import pipeline, report, standing
 from fundus.screening.settings import GRADABILITY, Screening
@@ -162,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(report.readable(summary))
     if config.report and summary.rows:
-        show(config, summary.run_id)
+        place, uri_map = open_place(config.screening.results), config.screening.uri_map
+        about = run.Config(summary.run_id, site=config.site)
+        print(*night.lines(*night.show(place, about, config.bundle_uri, uri_map)), sep="\n")
     if summary.exit_code:
         print(
             f"screen: {summary.failure_rate:.1%} of the rows failed, more than the"
@@ -170,26 +170,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return summary.exit_code
-
-
-def show(config: Config, run_id: str) -> None:
-    """Compare the run with earlier ones, write its report, and say both."""
-    place, uri_map = open_place(config.screening.results), config.screening.uri_map
-    source = reference.load(config.bundle_uri)
-    rows = table.read(place.uri, list(nights.COLUMNS))
-    drift = nights.look(rows, run_id, bundle=config.bundle_uri, source=source)
-    nights.note(place, run_id, drift)
-    written = pages.write(
-        place,
-        pages.Config(run_id, site=config.site),
-        source_vcdr=source["vcdr"].to_numpy() if source is not None else None,
-        drift=nights.for_page(drift),
-        sources=pages.sources(uri_map) if uri_map else None,
-    )
-    print(drift.sentence)
-    if drift.command:
-        print(f"  {drift.command}")
-    print(f"report: {written.uri}")
 
 
 def _moment(text: str) -> datetime:

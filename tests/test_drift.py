@@ -12,10 +12,12 @@ from fundus.ledger import row
 from fundus.ledger import table as ledger
 from fundus.storage.places import open_place
 
-NIGHT, BUNDLE = "20270115T220000Z-000000", "b" * 64
+NIGHT, NETWORKS = "20270115T220000Z-000000", "c" * 64
 
 
-def rows(count, seed, run_id=NIGHT, *, red=150.0, model=None, failed=0.1, bundle=BUNDLE, **other):
+def rows(
+    count, seed, run_id=NIGHT, *, red=150.0, model=None, failed=0.1, measuring=NETWORKS, **other
+):
     """Pictures of one camera: numbers drawn from normal laws, a share of them decode_failed."""
     rng = np.random.default_rng(seed)
     ok = rng.random(count) >= failed
@@ -29,7 +31,7 @@ def rows(count, seed, run_id=NIGHT, *, red=150.0, model=None, failed=0.1, bundle
         "vcdr": np.where(ok, rng.normal(other.pop("vcdr", 0.5), 0.1, count), np.nan).tolist(),
         **other,
     }
-    made = row.table(columns, run_id, bundle, "frames").select(list(nights.COLUMNS))
+    made = row.table(columns, run_id, "b" * 64, "frames", measuring).select(list(nights.COLUMNS))
     at = made.schema.get_field_index("field_red")
     return made.set_column(at, "field_red", pa.array(columns["field_red"], from_pandas=True))
 
@@ -82,8 +84,8 @@ def test_each_camera_is_compared_with_itself_and_a_new_one_with_the_others():
     assert "C, against other cameras of 14 earlier runs" in drift.sentence
 
 
-def test_what_another_bundle_measured_is_not_compared():
-    before = two_weeks(bundle="a" * 64, vcdr=0.3)
+def test_what_other_networks_measured_is_not_compared():
+    before = two_weeks(measuring="a" * 64, vcdr=0.3)
     drift = nights.look(pa.concat_tables([before, rows(60, 9)]), NIGHT, bundle="b")
     assert "vcdr" not in {one.feature for one in drift.differences} and not drift.alarm
     assert nights.look(rows(60, 9), NIGHT, bundle="b").differences == ()
@@ -106,13 +108,20 @@ def test_the_source_goes_beside_the_bundle_without_subjects(tmp_path, monkeypatc
     source = rows(40, 3, subject=["s"] * 40)
     monkeypatch.setattr(ledger, "read", lambda place, columns=None: source)
     assert reference.load(str(tmp_path)) is None
-    assert reference.save("results", str(tmp_path), BUNDLE) == 40
+    assert reference.save("results", str(tmp_path), NETWORKS) == 40
     loaded = reference.load(str(tmp_path))
     assert loaded["subject"].null_count == 40 and "uri" not in loaded.column_names
     drift = nights.look(rows(60, 9, red=90.0), NIGHT, bundle="b", source=loaded)
     assert drift.alarm and drift.sentence.startswith("The pictures are not the source's: adapt.")
     with pytest.raises(ConfigurationError, match="screen its source"):
-        reference.save("results", str(tmp_path), "c" * 64)
+        reference.save("results", str(tmp_path), "a" * 64)
+
+
+def test_an_adapted_bundle_is_not_compared_with_the_source_of_another():
+    night, source = rows(60, 9, red=90.0, measuring="a" * 64), rows(40, 3)
+    assert not nights.look(night, NIGHT, bundle="b", source=source).differences
+    assert nights.source_vcdr(night, NIGHT, source) is None
+    assert len(nights.source_vcdr(rows(60, 9), NIGHT, source)) == 40
 
 
 def test_the_summary_and_the_page_carry_the_sentence(tmp_path):

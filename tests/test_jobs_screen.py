@@ -157,6 +157,6 @@ def test_the_demo_draws_screens_and_says_where(ray_local, archive, tmp_path, cap
     demo = ["--to", str(tmp_path / "demo"), "--count", "1", "--bundle", str(tmp_path / "bundle")]
     assert job("demo")(demo) == 0
     out = capsys.readouterr().out
-    assert (
-        "2 frames drawn" in out and "2 objects listed" in out and "mean error of the ratio" in out
-    )
+    assert "2 frames drawn" in out and "2 objects listed" in out and "mean error of vCDR" in out
+    page = Path(out.partition("report: ")[2].partition("\n")[0])
+    assert "Drawn eyes" in page.read_text() and "in a browser" in out

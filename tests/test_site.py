@@ -48,6 +48,17 @@ def test_jobs_without_arguments_do_what_the_site_file_says(folder: Path) -> None
     assert (screening.gradability, screening.precropped) == ("advise", True)
 
 
+def test_every_job_of_a_bundle_reads_the_site_file(folder: Path) -> None:
+    labelled = ["--set", "synthetic:?count=8"]
+    calibrating = job_files.load("calibrate").parse(labelled)
+    assert (calibrating.bundle, calibrating.precropped) == ("b", True)
+    evaluating = job_files.load("evaluate").parse([*labelled, "--out", "o", "--no-precropped"])
+    assert (evaluating.bundle, evaluating.precropped) == ("b", False)
+    reporting = job_files.load("report").parse([])
+    assert (reporting.results, reporting.bundle, reporting.report.site) == ("rows", "b", "North")
+    assert job_files.load("report").parse(["--name", "South"]).report.site == "South"
+
+
 def test_arguments_override_the_site_file(folder: Path) -> None:
     given = ["--recipe", "quick", "--source", "synthetic:?count=9", "--change", "batch=4"]
     adapting = job_files.load("adapt").parse(given)

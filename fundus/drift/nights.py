@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,7 +14,7 @@ from fundus.storage.places import Place
 NIGHTS = 14
 """Earlier runs that a night is compared with."""
 COLUMNS = (
-    *("run_id", "bundle", "settings", "status", "subject", "manufacturer", "model"),
+    *("run_id", "measuring", "settings", "status", "subject", "manufacturer", "model"),
     *LOOK,
     *MEASURED,
 )
@@ -52,20 +53,29 @@ def look(rows: pa.Table, run_id: str, *, bundle: str, source: pa.Table | None = 
         source: what `reference.load` gives; None where the bundle has no reference.
 
     Returns:
-        The differences, per camera, with p values corrected over all of them. What a bundle
-        measures is compared between rows of that bundle alone, and frames never with disc crops.
-        Of pictures of one subject the first counts, for the eyes of a person are alike.
+        The differences, per camera, with p values corrected over all of them. What networks
+        measure is compared between rows of the same networks alone, and frames never with disc
+        crops. A source that other networks measured is not used: an adapted bundle has learned
+        from other pictures too. Of pictures of one subject the first counts, for the eyes of a
+        person are alike.
     """
     night = _of_run(rows, run_id)
+    source = _alike(source, night)
     found: list[Difference] = []
     for camera, now in _cameras(night):
         for against, then in _references(rows, run_id, now, camera, source):
-            same = pc.equal(then["bundle"], now["bundle"][0])
+            same = pc.equal(then["measuring"], now["measuring"][0])
             pairs = differences(now, then, LOOK)
             if pc.all(same).as_py():
                 pairs = differences(now, then, (*LOOK, *MEASURED))
             found += [replace(one, camera=camera, against=against) for one in pairs]
     return _told(corrected(found), run_id, bundle)
+
+
+def source_vcdr(rows: pa.Table, run_id: str, source: pa.Table | None) -> np.ndarray | None:
+    """(N,) float, vCDR of the source where the run's own networks measured it; else None."""
+    alike = _alike(source, _of_run(rows, run_id))
+    return None if alike is None else alike["vcdr"].to_numpy()
 
 
 def note(place: Place, run_id: str, drift: Drift) -> None:
@@ -105,6 +115,15 @@ def _of_run(rows: pa.Table, run_id: str) -> pa.Table:
     return rows.filter(pc.equal(rows["run_id"], run_id))
 
 
+def _alike(source: pa.Table | None, night: pa.Table) -> pa.Table | None:
+    """The source's rows that were measured as the night's were; None where there is none."""
+    if source is None or not night.num_rows:
+        return None
+    same = [pc.equal(source[name], night[name][0]) for name in ("measuring", "settings")]
+    alike = source.filter(pc.and_(*same))
+    return alike if alike.num_rows else None
+
+
 def _cameras(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """The rows of each camera, one for each subject where subjects are known."""
     names = _names(rows)
@@ -139,7 +158,7 @@ def _references(
     elif before.num_rows:
         yield f"other cameras of {len(earlier)} earlier runs", _one_each(before)
     if source is not None:
-        yield "the bundle's source", source.filter(pc.equal(source["settings"], settings))
+        yield "the bundle's source", source
 
 
 def _told(found: list[Difference], run_id: str, bundle: str) -> Drift:

@@ -14,18 +14,26 @@ from fundus.storage.places import place_at
 NAME = "reference.parquet"
 
 
-def save(results: str, bundle: str, digest: str) -> int:
+def save(results: str, bundle: str, measuring: str) -> int:
     """Make the rows of a results place the reference of a bundle; their count.
 
-    Screen the pictures that the bundle learned from, then call this. No URI and no subject goes
-    along. `digest` is the bundle's: rows of another bundle are left out. ConfigurationError where
-    none is left.
+    Screen the pictures that the bundle learned from, then call this. The reference holds no URI
+    and no subject.
+
+    Args:
+        results: folder or s3:// URI of the rows.
+        bundle: folder or s3:// URI of the bundle, which gets `reference.parquet`.
+        measuring: the bundle's `measuring`; rows that other networks measured are left out.
+
+    Raises:
+        ConfigurationError: no row is left.
     """
     rows = table.read(results, list(COLUMNS))
-    rows = rows.filter(pc.equal(rows["bundle"], digest))
+    rows = rows.filter(pc.equal(rows["measuring"], measuring))
     if not rows.num_rows:
         raise ConfigurationError(
-            f"{results} holds no rows of the bundle {digest[:12]}: screen its source with it first"
+            f"{results} holds no rows that the networks of {bundle} measured: screen its source"
+            " with it first"
         )
     anonymous = rows.set_column(
         rows.schema.get_field_index("subject"), "subject", pa.nulls(rows.num_rows, pa.string())
