@@ -1,14 +1,15 @@
 #!/usr/bin/env python
 """What 10, 20 and 50 labelled eyes of a site bring to a bundle's disc and cup thresholds.
 
-    python benchmarks/few_labels.py --data DATA --set origa_full --bundle loo/ORIGA
-    python benchmarks/few_labels.py --data DATA --set messidor_riga_full --eyes 100
+    python benchmarks/few_labels.py --data DATA --left-out loo
+    python benchmarks/few_labels.py --data DATA --set our_frames --bundle runs/mine
 
-The bundle should not have learned from the set: a bundle that left its camera out. So many eyes are
-drawn at random again and again; each time `jobs/calibrate.py --structures` is done on them, its
-refusals included, and the eyes that were not drawn are scored. Means over the draws; `set` is the
-share of draws in which a threshold was changed, `worse` the share in which the other eyes' vCDR MAE
-then rose by more than .005.
+With --left-out each of the four cameras is measured by the segmenter that left it out, from the
+maps that `benchmarks/leave_one_out.py` kept in the folder. With --set a bundle measures anew; it
+should not have learned from the set. So many eyes are drawn at random again and again; each time
+`jobs/calibrate.py --structures` is done on them, its refusals included, and the eyes that were not
+drawn are scored. Means over the draws; `set` is the share of draws in which a threshold was
+changed, `worse` the share in which the other eyes' vCDR MAE then rose by more than .005.
 """
 
 import argparse
@@ -18,14 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from leave_one_out import CAMERAS, Data
 
-from fundus.datasets.public import open_set
 from fundus.datasets.samples import LabelledSet
 from fundus.evaluation import structures
-from fundus.evaluation.structures import Table
+from fundus.evaluation.structures import Eyes, Table
 from fundus.models import bundle as bundles
+from fundus.models.bundle import Bundle
 from fundus.models.predictor import Predictor
 from fundus.models.thresholds import Thresholds
+from fundus.training.recipes import laptop
 
 COUNTS = (10, 20, 50)
 
@@ -68,26 +71,51 @@ def lines(table: Table, draws: int) -> Iterator[str]:
         )
 
 
+def spread(count: int, wanted: int) -> np.ndarray:
+    """At most `wanted` indices, spread evenly over `count`."""
+    return np.unique(np.linspace(0, count - 1, wanted).astype(int))
+
+
+def left_out(data: Data, folder: Path, camera: str, wanted: int) -> Table:
+    """Eyes of a camera as the segmenter that left it out maps them, the recipe's thresholds."""
+    book = laptop()
+    crops = data.scored(CAMERAS[camera][0], book)
+    chosen = spread(len(crops), wanted)
+    maps = np.load(folder / f"{camera}.npz")["maps"][chosen]
+    return Table(Eyes(tuple(maps), tuple(crops.masks.numpy()[chosen])), book.thresholds)
+
+
+def measured(data: Data, name: str, bundle: Bundle, wanted: int) -> Table:
+    """Eyes of one set in the maps of a bundle."""
+    labelled = data.opened(name)
+    chosen = spread(len(labelled.samples), wanted)
+    some = LabelledSet(name, tuple(labelled.samples[i] for i in chosen))
+    eyes = structures.look(some, Predictor(bundle), precropped="crop" in name)
+    return Table(eyes, bundle.thresholds)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", required=True, type=Path, help="with a manifest.csv")
-    parser.add_argument("--set", required=True, action="append", help="with disc and cup masks")
-    parser.add_argument("--bundle", default=bundles.default_folder(), help="default: the package's")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--set", action="append", help="with disc and cup masks")
+    what.add_argument("--left-out", type=Path, metavar="FOLDER", help="--out of leave_one_out.py")
+    parser.add_argument("--bundle", default=bundles.default_folder(), help="asked of --set")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/crops"), help="of leave_one_out.py"
+    )
     parser.add_argument("--eyes", type=int, default=100, help="of the set, spread over it")
     parser.add_argument("--draws", type=int, default=30)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle = bundles.load(given.bundle)
-    for name in given.set:
-        labelled = open_set(f"manifest:{given.data}/manifest.csv?set={name}")
-        samples = labelled.samples
-        chosen = np.unique(np.linspace(0, len(samples) - 1, given.eyes).astype(int))
-        some = LabelledSet(name, tuple(samples[i] for i in chosen))
-        crops = "crop" in name
-        eyes = structures.look(some, Predictor(bundle), precropped=crops)
-        print(
-            f"\n{name}", *lines(Table(eyes, bundle.thresholds), given.draws), sep="\n", flush=True
-        )
+    data = Data(given.data, given.cache, bundle)
+    for name in given.set or CAMERAS:
+        if given.left_out:
+            table = left_out(data, given.left_out, name, given.eyes)
+        else:
+            table = measured(data, name, bundle, given.eyes)
+        print(f"\n{name}", *lines(table, given.draws), sep="\n", flush=True)
     return 0
 
 

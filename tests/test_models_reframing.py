@@ -108,7 +108,7 @@ def test_a_disc_of_no_believable_size_does_not_lead_the_search_away(share: float
 
 
 def test_an_eye_has_one_vcdr_at_every_tightness(fundus_data: Path) -> None:
-    """Eyes of two cameras that the segmenter never learned from, cut at 1.1 to 3 diameters."""
+    """Eyes of two cameras, cut at 1.1 to 3 disc diameters."""
     predictor = Predictor(bundles.load(bundles.default_folder()), device="cpu")
     near = []
     for name in ("origa_full", "messidor_riga_full"):
