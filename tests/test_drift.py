@@ -10,6 +10,7 @@ from fundus.drift import compare, nights, reference
 from fundus.errors import ConfigurationError
 from fundus.ledger import row
 from fundus.ledger import table as ledger
+from fundus.models import bundle as bundles
 from fundus.storage.places import open_place
 
 NIGHT, NETWORKS = "20270115T220000Z-000000", "c" * 64
@@ -115,6 +116,12 @@ def test_the_source_goes_beside_the_bundle_without_subjects(tmp_path, monkeypatc
     assert drift.alarm and drift.sentence.startswith("The pictures are not the source's: adapt.")
     with pytest.raises(ConfigurationError, match="screen its source"):
         reference.save("results", str(tmp_path), "a" * 64)
+
+
+def test_the_packages_bundle_has_a_reference_that_its_own_networks_measured():
+    folder = bundles.default_folder()
+    measured = set(reference.load(str(folder))["measuring"].to_pylist())
+    assert measured == {bundles.load(folder).measuring}
 
 
 def test_an_adapted_bundle_is_not_compared_with_the_source_of_another():
