@@ -1,5 +1,6 @@
 """Errors that a user can mend. Everything else is a bug and keeps its traceback."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,3 +30,31 @@ def usable(what: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise UnusablePlace(f"{what}: {error.strerror or error}") from error
+
+
+@contextmanager
+def full_disk_explained() -> Iterator[None]:
+    """Raise a full disk in the block, on a worker too, as UnusablePlace; else let errors pass."""
+    try:
+        yield
+    except Exception as error:
+        full = _full_disk(error)
+        if full is None:
+            raise
+        where = f" for {full.filename}" if full.filename else ""
+        raise UnusablePlace(
+            f"no space is left on the disk{where}: free some, or let the environment variable"
+            " TMPDIR name a larger disk, and give the same command again, which keeps what is done"
+        ) from error
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error, or one that it was caused by, that says that a disk or a quota is full.
+
+    Ray hands a worker's error over as `cause`, Python one that was raised anew as `__cause__`.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

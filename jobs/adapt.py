@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from fundus import site
-from fundus.errors import ConfigurationError
+from fundus.errors import ConfigurationError, full_disk_explained
 from fundus.models.bundle import ADAPTED
 from fundus.runtime import metrics, workers
 from fundus.runtime.resources import reachable
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, adapt, say what came out."""
     try:
         config = parse(arguments)
-        with ray_session(level=logging.INFO):
+        with full_disk_explained(), ray_session(level=logging.INFO):
             workers.check_room(config.workers, reachable())
             result = adapt(config)
             metrics.count_gate(published=result.published)

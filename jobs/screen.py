@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fundus import site
-from fundus.errors import ConfigurationError
+from fundus.errors import ConfigurationError, full_disk_explained
 from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
 from fundus.report import night, run
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             print(standing.readable(found))
             return 0
-        with ray_session():
+        with full_disk_explained(), ray_session():
             summary = pipeline.screen(
                 config.screening, config.bundle, print, config.max_failure_rate
             )

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fundus import site
-from fundus.errors import ConfigurationError
+from fundus.errors import ConfigurationError, full_disk_explained
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY
 from fundus.runtime import workers
 from fundus.runtime.resources import reachable
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, say what came out."""
     try:
         config = parse(arguments)
-        with ray_session(level=logging.INFO):
+        with full_disk_explained(), ray_session(level=logging.INFO):
             workers.check_room(config.workers, reachable())
             name, bundle, history = train(config)
     except ConfigurationError as error:

@@ -280,9 +280,9 @@ def test_a_frame_without_a_disc_in_its_maps_is_no_disc(ray_local, tmp_path):
     assert summary.statuses == {"no_disc": 1} and summary.measured == 0
 
 
-def test_an_empty_archive_gives_no_file_and_says_so(ray_local, tmp_path):
-    (tmp_path / "nothing").mkdir()
-    config = Screening(str(tmp_path / "nothing"), str(tmp_path / "out"))
+def test_a_night_without_new_files_gives_no_row_and_says_so(ray_local, tmp_path):
+    (tmp_path / "old.jpg").touch()
+    config = Screening(str(tmp_path), str(tmp_path / "out"), glob="2027-*")
     summary = pipeline.screen(config, tiny_bundle())
     assert summary.rows == summary.listed == 0 and summary.version == 0
     assert "0 objects listed" in report.readable(summary)

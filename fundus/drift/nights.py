@@ -20,6 +20,15 @@ COLUMNS = (
 )
 """What is read of each row."""
 UNNAMED = "camera not named"
+WORDS = {
+    "field_red": "red of the field",
+    "field_green": "green of the field",
+    "field_blue": "blue of the field",
+    "disc_confidence": "confidence of the detector",
+    "vcdr": "vCDR",
+    "vcdr_sd": "spread of vCDR",
+}
+"""What people read in the place of a column's name; other names are words already."""
 METHOD = (
     "Two-sample Kolmogorov-Smirnov tests, for statuses Fisher's exact tests, corrected together by"
     f" Holm's method: at most {ALPHA:.0%} of unchanged nights raise an alarm if pictures are"
@@ -93,7 +102,7 @@ def for_page(drift: Drift) -> dict:
         {
             "camera": one.camera,
             "against": one.against,
-            "feature": one.feature,
+            "feature": WORDS.get(one.feature, one.feature),
             "now": f"{one.now:.{digits.get(one.feature, 2)}f}",
             "then": f"{one.then:.{digits.get(one.feature, 2)}f}",
             "distance": f"{one.distance:.2f}",
@@ -172,7 +181,7 @@ def _told(found: list[Difference], run_id: str, bundle: str) -> Drift:
         return Drift(f"The pictures are like those of {against}.", "", tuple(found))
     changed = [one for one in alarms if one.against != "the bundle's source"]
     worst = max(alarms, key=lambda one: one.distance)
-    names = ", ".join(dict.fromkeys(one.feature for one in alarms))
+    names = ", ".join(dict.fromkeys(WORDS.get(one.feature, one.feature) for one in alarms))
     start = f"The pictures changed on {day}" if changed else "The pictures are not the source's"
     sentence = (
         f"{start}: adapt. {worst.camera[0].upper()}{worst.camera[1:]}, against {worst.against},"

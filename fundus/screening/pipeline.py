@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ import ray.data
 from deltalake import DeltaTable
 from ray.data import DataContext, Dataset
 
+from fundus.errors import ConfigurationError
 from fundus.ledger import inventory, pseudonyms, runs, table
 from fundus.ledger.claim import Claim, claimed
 from fundus.ledger.inventory import Inventory
@@ -70,7 +72,7 @@ def screen(
     config.check(bundle)
     start = time.monotonic()
     left_out: Counter[str] = Counter()
-    entries = list_archive(config, left_out)
+    entries = _not_empty(config, list_archive(config, left_out))
     place = open_place(config.results)
     check_conditional_writes(place)
     with (
@@ -193,6 +195,21 @@ def list_archive(config: Screening, left_out: Counter[str] | None = None) -> Ite
         system_files=config.system_files,
         left_out=left_out,
     )
+
+
+def _not_empty(config: Screening, entries: Iterable[Entry]) -> Iterable[Entry]:
+    """The same entries. ConfigurationError where an archive holds none and none was filtered out.
+
+    A night on which no new file passes --glob, --suffix or --modified-since is no mistake.
+    """
+    ahead = iter(entries)
+    first = list(islice(ahead, 1))
+    if not first and not (config.suffixes or config.glob or config.modified_since):
+        raise ConfigurationError(
+            f"the archive {config.archive} holds no file to screen: give the folder, bucket or list"
+            " of the photographs with --archive"
+        )
+    return chain(first, ahead)
 
 
 def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventory:
