@@ -94,10 +94,12 @@ def test_a_target_of_no_fundus_photographs_is_refused_and_nothing_touched(
     assert not (tmp_path / "adapted").exists()
 
 
+@pytest.mark.slow
 def test_garbage_target_labels_choose_nothing(
     ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same gate, figures and weights whether the target's masks are true, noise or no masks."""
+    """The same gate, figures and weights whether the target's masks are true, noise or no masks;
+    tests/test_training_targets.py says the same of the target itself."""
     target = tmp_path / "target"
     target.mkdir()
     samples = open_set(TARGET).samples

@@ -1,5 +1,6 @@
 """jobs/train.py: several seeds as one segmenter, and a training that goes on from another's."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from test_jobs_adapt import job, summary_of
 
 from fundus.models import bundle as bundles
-from fundus.models.bundle import SOURCE_ONLY
+from fundus.models import networks
+from fundus.models.bundle import SOURCE_ONLY, Bundle, Network
 from fundus.models.networks import DeepLabConfig, EnsembleConfig
+from fundus.training.runs import first_weights, members_of
 
 SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
 
@@ -20,25 +23,31 @@ def words(tmp_path: Path, bundle: str, *more: str, members: int = 2) -> list[str
     return [*given, *(word for change in changes for word in ("--change", change))]
 
 
-def test_members_are_trained_apart_and_go_on_together(
+def test_members_go_on_together_each_from_its_own_weights(
     ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = job("train").main
-    assert train(words(tmp_path, "first", "--from-scratch")) == 0
+    pair = EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)
+    first = Network(pair, networks.build(pair).state_dict())
+    bundles.save(Bundle({SOURCE_ONLY: first}), tmp_path / "first")
+    first = bundles.load(tmp_path / "first").networks[SOURCE_ONLY]
+    still = ["--start", str(tmp_path / "first"), "--change", "learning_rate=1e-30"]
+    assert job("train").main(words(tmp_path, "second", *still)) == 0
     summary = summary_of(capsys.readouterr().out)
     assert (summary["exit_code"], summary["epochs"]) == (0, 1)
-    assert summary["bundle"] == bundles.load(tmp_path / "first").digest
-    first = bundles.load(tmp_path / "first").networks[SOURCE_ONLY]
-    assert first.config == EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)
-    heads = [first.weights[f"members.{i}.decoder.4.weight"] for i in (0, 1)]
-    assert not torch.allclose(*heads), "both members came from one seed"
-
-    still = ["--start", str(tmp_path / "first"), "--change", "learning_rate=1e-30"]
-    assert train(words(tmp_path, "second", *still)) == 0
-    second = bundles.load(tmp_path / "second").networks[SOURCE_ONLY]
-    assert second.recipe["start"] == first.digest
+    second = bundles.load(tmp_path / "second")
+    assert summary["bundle"] == second.digest
+    trained = second.networks[SOURCE_ONLY]
+    assert (trained.config, trained.recipe["start"]) == (pair, first.digest)
+    heads = [first.weights[f"members.{i}.decoder.6.weight"] for i in (0, 1)]
+    assert not torch.allclose(*heads)
     for i, head in enumerate(heads):
-        assert torch.equal(second.weights[f"members.{i}.decoder.4.weight"], head)
+        assert torch.equal(trained.weights[f"members.{i}.decoder.6.weight"], head)
+
+
+def test_each_member_starts_from_a_seed_of_its_own(tmp_path: Path) -> None:
+    given = importlib.import_module("jobs.train").parse(words(tmp_path, "b", "--from-scratch"))
+    starts = [first_weights(one, given) for one in members_of(given.book.segmenter)]
+    assert not torch.allclose(*(weights["decoder.6.weight"] for weights in starts))
 
 
 def test_a_start_of_another_kind_is_refused(

@@ -7,11 +7,9 @@ smaller sets, for one epoch of a tiny network.
 import ast
 import importlib
 import inspect
-import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,6 @@ from pathlib import Path
 import click
 import pyarrow as pa
 import pytest
-import ray
 from ray.scripts.scripts import cli
 from test_screening_pipeline import tiny_bundle
 
@@ -36,7 +33,7 @@ README = (ROOT / "README.md").read_text()
 Command = list[str]
 TINY_NETWORK = "--from-scratch --change epochs=1 --change side=32 --change network.aspp_channels=8"
 SMALLER = {
-    "train.py": TINY_NETWORK.split(),
+    "train.py": [*TINY_NETWORK.split(), "--change", "members=1"],
     "adapt.py": ["--change", "epochs=1"],
     "calibrate.py": [],
     "evaluate.py": ["--limit", "2"],
@@ -175,25 +172,28 @@ def test_the_table_of_exit_codes_has_the_gates() -> None:
 
 
 def test_a_newcomers_way_from_training_to_rows(
-    ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_local: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """On one Ray in this process; tests/test_jobs_errors.py starts each job as a process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)  # spares five starts
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_archive(Path("demo/archive"), (clinic(), hospital()), count=1, seed=1)
     for words in RUN:
         job = Path(words[1]).name
         smaller = [re.sub(r"(clinic&count=)\d+", r"\g<1>8", word) for word in words[2:]]
         smaller = [re.sub(r"(hospital&count=)\d+", r"\g<1>2", word) for word in smaller]
-        command = [sys.executable, str(ROOT / "jobs" / job), *smaller, *SMALLER[job]]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+        code = importlib.import_module(f"jobs.{job[:-3]}").main([*smaller, *SMALLER[job]])
         # A tiny network of one epoch may well fail the gate; eight eyes are too few to calibrate.
         expected = {"adapt.py": (0, 4), "calibrate.py": (2,)}.get(job, (0,))
-        assert done.returncode in expected, done.stdout + done.stderr
+        said = capsys.readouterr()
+        assert code in expected, said.out + said.err
         if job == "calibrate.py":
-            assert "calibration wants 10 of each" in done.stderr
+            assert "calibration wants 10 of each" in said.err
         if job in ("train.py", "adapt.py"):
-            make_usable(published=done.returncode == 0)
+            make_usable(published=code == 0)
     assert "ensemble" in Path("evaluation/table.txt").read_text()
     assert table.read("results", ["status"])["status"].to_pylist() == ["ok", "ok"]
     known: dict[str, object] = {}

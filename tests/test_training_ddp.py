@@ -97,23 +97,25 @@ def adversarial(wrap: Wrap, rank: int, world: int) -> Gradients:
 
 
 def worker(config: dict) -> None:
-    """One of two: its share of the step, and the gradients that all share to a file."""
+    """One of two: its share of each step, and the gradients that all share to a file."""
     assert torch.distributed.get_backend() == config["backend"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    found = STEPS[config["step"]](loop.synchronised, rank, world)
-    torch.save({n: g.cpu() for n, g in found.items()}, Path(config["folder"]) / f"{rank}.pt")
+    for step in config["steps"]:
+        found = STEPS[step](loop.synchronised, rank, world)
+        file = Path(config["folder"]) / f"{step}-{rank}.pt"
+        torch.save({n: g.cpu() for n, g in found.items()}, file)
 
 
 STEPS = {f.__name__: f for f in (detector, segmenter, adversarial, segmenter_with_statistics)}
 
 
-def compare(step: str, folder: Path, *, gpu: bool, tolerance: float) -> None:
-    """One step by two workers of Ray Train and by this process."""
+def compare(*steps: str, folder: Path, gpu: bool, tolerance: float) -> None:
+    """Each step by two workers of Ray Train and by this process."""
     TorchTrainer(
         worker,
         train_loop_config={
-            "step": step,
+            "steps": steps,
             "folder": str(folder),
             "backend": "nccl" if gpu else "gloo",
         },
@@ -124,20 +126,18 @@ def compare(step: str, folder: Path, *, gpu: bool, tolerance: float) -> None:
         ),
         run_config=RunConfig(name="ddp", storage_path=str(folder)),
     ).fit()
-    alone = STEPS[step](lambda network: network.to("cuda" if gpu else "cpu"), 0, 1)
-    assert max(gradient.abs().max() for gradient in alone.values()) > 1e-3
-    for rank in (0, 1):
-        found = torch.load(folder / f"{rank}.pt", weights_only=True)
-        assert found.keys() == alone.keys()
-        for name, gradient in alone.items():
-            torch.testing.assert_close(found[name], gradient.cpu(), atol=tolerance, rtol=0)
+    for step in steps:
+        alone = STEPS[step](lambda network: network.to("cuda" if gpu else "cpu"), 0, 1)
+        assert max(gradient.abs().max() for gradient in alone.values()) > 1e-3
+        for rank in (0, 1):
+            found = torch.load(folder / f"{step}-{rank}.pt", weights_only=True)
+            assert found.keys() == alone.keys()
+            for name, gradient in alone.items():
+                torch.testing.assert_close(found[name], gradient.cpu(), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("step", ["detector", "segmenter", "adversarial"])
-def test_two_workers_have_the_gradients_of_one_process(
-    ray_local: None, tmp_path: Path, step: str
-) -> None:
-    compare(step, tmp_path, gpu=False, tolerance=1e-5)
+def test_two_workers_have_the_gradients_of_one_process(ray_local: None, tmp_path: Path) -> None:
+    compare("detector", "segmenter", "adversarial", folder=tmp_path, gpu=False, tolerance=1e-5)
 
 
 @pytest.mark.skipif(
@@ -145,4 +145,4 @@ def test_two_workers_have_the_gradients_of_one_process(
 )
 def test_two_gpus_have_the_batch_norm_of_one(ray_local: None, tmp_path: Path) -> None:
     """Not run on GPUs yet."""
-    compare("segmenter_with_statistics", tmp_path, gpu=True, tolerance=1e-4)
+    compare("segmenter_with_statistics", folder=tmp_path, gpu=True, tolerance=1e-4)

@@ -26,6 +26,8 @@ from fundus.training.source import Batch, SourceLearner
 
 ROOT = Path(__file__).parent.parent
 SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
+ALONE = os.environ | {"RAY_ADDRESS": "local"}
+"""A Ray of the training's own, whatever cluster runs on this machine meanwhile."""
 
 
 def source_learner() -> SourceLearner:
@@ -85,7 +87,9 @@ def under_way(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     may be lost, of real ones the last at most.
     """
     with (tmp_path / "first.log").open("wb") as out:
-        running = subprocess.Popen(command(tmp_path, 40), cwd=tmp_path, stdout=out, stderr=out)
+        running = subprocess.Popen(
+            command(tmp_path, 40), cwd=tmp_path, stdout=out, stderr=out, env=ALONE
+        )
         deadline = time.monotonic() + 180
         while not list(tmp_path.glob("runs/*/checkpoint_manager_snapshot.json")):
             log = (tmp_path / "first.log").read_text()
@@ -125,7 +129,7 @@ def test_kill_9_of_a_training_and_the_same_command_again(
     under_way.wait()
     assert not (tmp_path / "bundle" / "bundle.json").exists(), "killed too late to show anything"
     second = subprocess.run(
-        command(tmp_path, 40), cwd=tmp_path, capture_output=True, text=True, check=False
+        command(tmp_path, 40), cwd=tmp_path, capture_output=True, text=True, check=False, env=ALONE
     )
     output = second.stdout + second.stderr
     assert second.returncode == 0, output
@@ -138,6 +142,7 @@ def test_kill_9_of_a_training_and_the_same_command_again(
     assert bundles.load(tmp_path / "bundle").networks["source_only"].scores["epoch"] == 40
 
 
+@pytest.mark.slow
 def test_the_death_of_a_worker_costs_at_most_the_epoch_in_progress(
     under_way: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:

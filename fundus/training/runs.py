@@ -138,8 +138,8 @@ def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
         learn, validate = batches.split(crops.persons)
         return crops.take(learn), crops.take(validate)
 
-    members = _members(recipe)
-    firsts = firsts or [_first_weights(member, config) for member in members]
+    members = members_of(recipe)
+    firsts = firsts or [first_weights(member, config) for member in members]
     found = [
         _train_member(member, config, read, first, (*data, described.get("start")))
         for member, first in zip(members, firsts, strict=True)
@@ -192,7 +192,7 @@ def _train_member(
     return name, kept(state), history
 
 
-def _members(recipe: Recipe) -> list[Recipe]:
+def members_of(recipe: Recipe) -> list[Recipe]:
     """The recipe once for each member, seeds counted up from its own."""
     return [replace(recipe, seed=recipe.seed + i, members=1) for i in range(recipe.members)]
 
@@ -372,7 +372,7 @@ def _started(folder: Path | str, recipe: Recipe) -> list[dict[str, Tensor]]:
     return [member.state_dict() for member in networks.members(given.build())]
 
 
-def _first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:
+def first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:
     """Where the training starts: drawn from the recipe's seed, the encoder from ImageNet.
 
     Here and not on the workers, so that a missing network connection is said once, and at once.
