@@ -43,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drawn = synthetic.write_archive(archive, cameras, given.count, seed=1)
         config = Screening(archive=str(archive), results=str(given.to / "results"))
         config.check(bundle)
+        print(f"{len(drawn)} frames drawn in {archive}; screening starts")
+        with ray_session():
+            summary = pipeline.screen(config, bundle, say=print)
     except ConfigurationError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    print(f"{len(drawn)} frames drawn in {archive}; screening starts")
-    with ray_session():
-        summary = pipeline.screen(config, bundle, say=print)
     print(report.readable(summary))
     rows = table.read(config.results, ["uri", "vcdr"]).to_pylist()
     found = {row["uri"]: row["vcdr"] for row in rows}

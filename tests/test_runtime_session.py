@@ -1,0 +1,63 @@
+"""A folder for temporary files that is too long for Ray's sockets, said before Ray starts."""
+
+import os
+import time
+from pathlib import Path
+
+import job_files
+import pytest
+import ray
+from ray._private.utils import validate_socket_filepath
+
+from fundus.errors import ConfigurationError
+from fundus.runtime import session
+
+BUNDLE = str(Path(__file__).parent.parent / "fundus" / "bundles" / "default")
+
+
+@pytest.fixture(params=["TMPDIR", "RAY_TMPDIR"])
+def variable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in ("TMPDIR", "RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    return str(request.param)
+
+
+def longest() -> int:
+    """Bytes of the longest folder whose sockets Ray itself takes, in the name that it forms."""
+    made = time.strftime("session_%Y-%m-%d_%H-%M-%S_123456_") + str(os.getpid())
+    for length in range(1, 107):
+        path = Path("/" + "x" * (length - 1), "ray", made, "sockets", "plasma_store")
+        try:
+            validate_socket_filepath(str(path))
+        except OSError:
+            return length - 1
+    raise AssertionError("Ray takes any path")
+
+
+def test_the_bound_is_that_of_ray(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "/" + "x" * (longest() - 1))
+    session.check_temporary_folder()
+    monkeypatch.setenv(variable, "/" + "é" * (longest() // 2 + 1))
+    with pytest.raises(ConfigurationError, match=f"^{variable} is a path of"):
+        session.check_temporary_folder()
+
+
+@pytest.mark.parametrize("job", ["screen", "train", "adapt", "demo"])
+def test_a_job_says_it_in_one_sentence(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 89)
+    monkeypatch.chdir(tmp_path)
+    sets = "synthetic:?camera=clinic&count=2&seed=1"
+    arguments = {
+        "screen": ["--archive", str(tmp_path), "--results", str(tmp_path / "results")],
+        "train": ["segmenter", "--source", sets, "--bundle", "mine"],
+        "adapt": ["--bundle", BUNDLE, "--source", sets, "--target", sets, "--to", "adapted"],
+        "demo": ["--count", "1"],
+    }[job]
+    assert job_files.load(job).main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{job}: RAY_TMPDIR is a path of 90 bytes") and said.count("\n") == 1
