@@ -126,12 +126,42 @@ def _sound(folder: Path) -> dict[str, bytes]:
         deep = small.astype(np.uint16) * 257
         for suffix in (".png", ".tiff"):
             sound[f"deep{suffix} {file.name}"] = cv2.imencode(suffix, deep)[1].tobytes()
+        sound |= {f"{name} {file.name}": data for name, data in _odd(small)}
         for syntax in SYNTAXES:
             sound[f"dicom_{syntax} {file.name}"] = dicom_file(small, syntax)
             sound[f"dicom_{syntax}_frames {file.name}"] = dicom_file(
                 np.stack([small[..., 1]] * 3), syntax
             )
     return sound
+
+
+def _odd(small: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """What hospitals send beside the plain formats: pages, few bits, headers that contradict."""
+    picture = Image.fromarray(small)
+    pages = [picture, picture.rotate(90, expand=True), picture.resize((64, 64))]
+    for name, kind in (("tiff_pages", "TIFF"), ("gif_frames", "GIF"), ("webp_frames", "WEBP")):
+        stream = io.BytesIO()
+        same = pages if kind == "TIFF" else [picture, picture.rotate(180)]
+        same[0].save(stream, kind, save_all=True, append_images=same[1:])
+        yield name, stream.getvalue()
+    few = (small.astype(np.uint16) * 4095 // 255).astype(np.uint16)
+    for suffix in (".png", ".tiff"):
+        yield f"12_bits{suffix}", cv2.imencode(suffix, few)[1].tobytes()
+    stream = io.BytesIO()
+    Image.fromarray(np.dstack([small, np.zeros_like(small[..., 0])])).save(stream, "PNG")
+    yield "png_empty_alpha", stream.getvalue()
+    jpeg = cv2.imencode(".jpg", small)[1].tobytes()
+    yield "jpeg_no_end", jpeg[:-2]
+    at = jpeg.index(b"\xff\xc0")
+    yield "jpeg_12_bits", jpeg[: at + 4] + b"\x0c" + jpeg[at + 5 :]
+    yield "dicom_says_rgb", dicom_file(small, "jpeg_baseline", PhotometricInterpretation="RGB")
+    for photometric in ("YBR_FULL_422", "MONOCHROME2", "YBR_FULL"):
+        name = f"dicom_says_{photometric.lower()}"
+        yield name, dicom_file(small, PhotometricInterpretation=photometric)
+    yield "dicom_one_sample", dicom_file(small, SamplesPerPixel=1)
+    yield "dicom_no_uid", dicom_file(small, SOPInstanceUID="")
+    three = dicom_file(np.stack([small] * 3), "jpeg_baseline")
+    yield "dicom_cut_in_a_frame", three[: len(three) * 2 // 3]
 
 
 def _mutated(sound: dict[str, bytes], seed: int, number: int) -> tuple[str, bytes]:

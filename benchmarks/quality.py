@@ -4,6 +4,10 @@
 Prints the share kept of every set in FOLDER/manifest.csv with each refused picture and its reason,
 then what is kept of pictures spoilt on purpose: darkened and blurred copies of one frame in ten,
 and, from another folder, pictures that are no fundus photographs, as they are and in a round mask.
+
+With --discs it prints instead how many frames are taken for two fields of view or two discs, and
+how many of two eyes pasted into one field are: the disc of the next frame of the set, feathered,
+lies on the other side of the field.
 """
 
 import argparse
@@ -15,10 +19,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fundus.images import fields, roi
 from fundus.images.decode import Refused
 from fundus.images.fov import field_of_view
 from fundus.images.picture import pictures
 from fundus.images.quality import assess
+from fundus.images.roi import Roi
+from fundus.models import bundle
+from fundus.models.predictor import Predictor
 
 CROPS = "crop"
 """In the name of a set of disc crops."""
@@ -31,9 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--others", type=Path, help="pictures that are no fundus photographs")
+    parser.add_argument("--discs", action="store_true", help="count two discs, nothing else")
     options = parser.parse_args()
     with (options.data / "manifest.csv").open() as stream:
         rows = list(csv.DictReader(stream))
+    if options.discs:
+        _two_discs(options.data, [row for row in rows if CROPS not in row["set"]])
+        return
     kept: Counter[str] = Counter()
     poor: Counter[str] = Counter()
     seen: Counter[str] = Counter()
@@ -72,6 +84,50 @@ def _spoil(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield f"blur {blur:.1%} of the field", cv2.GaussianBlur(pixels, (0, 0), blur * diameter)
     for light in LIGHTS:
         yield f"light x {light}", (pixels * light).astype(np.uint8)
+
+
+def _two_discs(data: Path, rows: list[dict[str, str]]) -> None:
+    """The bundle in the package looks at every frame, and at pairs in frames of one in ten."""
+    predictor = Predictor(bundle.load(bundle.default_folder()))
+    frames = fields_seen = alarms = pairs = found = refused = 0
+    before: tuple[np.ndarray, Roi] | None = None
+    for number, row in enumerate(rows):
+        pixels = pictures((data / row["image"]).read_bytes())[0].pixels
+        (seen,) = predictor.detect([pixels])
+        frames += 1
+        fields_seen += fields.are_two(pixels)
+        alarms += seen.two
+        if seen.two:
+            print(f"two discs: {row['set']} {row['id']}")
+        if number % 10 == 1 and before and seen.roi and not seen.two:
+            both = _pasted(pixels, seen.roi, *before)
+            if both is not None:
+                pairs += 1
+                found += predictor.detect([both])[0].two
+                refused += fields.are_two(both)
+        before = (pixels, seen.roi) if seen.roi and not seen.two else None
+    print(f"taken for two fields: {fields_seen} of {frames}; for two discs: {alarms} of {frames}")
+    print(f"two eyes in one field: {found} of {pairs} are two discs, {refused} two fields")
+
+
+def _pasted(image: np.ndarray, here: Roi, other: np.ndarray, there: Roi) -> np.ndarray | None:
+    """The other's disc in the image, as far beyond the middle; None where the disc lies there."""
+    field = field_of_view(image)
+    side = round(here.size)
+    if field is None:
+        return None
+    left = round(2 * field.x - here.x - here.size)
+    top = round(here.y)
+    inside = left >= 0 and left + side <= image.shape[1] and 0 <= top < image.shape[0] - side
+    if not inside or abs(left - here.x) < here.size:
+        return None
+    place = np.s_[top : top + side, left : left + side]
+    rows, columns = np.ogrid[:side, :side]
+    apart = np.hypot(rows - side / 2, columns - side / 2) / (side / 2)
+    share = np.clip((1 - apart) / 0.3, 0, 1)[..., None]
+    both = image.copy()
+    both[place] = share * roi.crop(other, there, side, mirrored=True) + (1 - share) * both[place]
+    return both
 
 
 def _others(folder: Path) -> None:

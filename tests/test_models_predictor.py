@@ -96,6 +96,20 @@ def test_maps_that_are_not_finite_come_through_as_such() -> None:
     assert not np.isfinite(predictor.segment(np.zeros((1, 32, 32, 3), np.uint8))).any()
 
 
+@pytest.mark.parametrize(
+    ("x", "radius", "level", "two"),
+    [(96, 10, 1.0, True), (96, 10, 0.6, False), (96, 4, 1.0, False), (60, 10, 1.0, False)],
+)
+def test_a_second_disc_is_as_sure_as_large_and_far(
+    x: int, radius: int, level: float, two: bool
+) -> None:
+    disc = np.zeros((128, 128), np.float32)
+    cv2.circle(disc, (32, 64), 10, 1.0, cv2.FILLED)
+    assert not locate(disc, Roi(0, 0, 128), least_confidence=0.5, scale=2).two
+    cv2.circle(disc, (x, 64), radius, level, cv2.FILLED)
+    assert locate(disc, Roi(0, 0, 128), least_confidence=0.5, scale=2).two is two
+
+
 def test_no_disc_is_said_and_not_guessed() -> None:
     faint = np.full((64, 64), 0.2, np.float32)
     found = locate(faint, Roi(0, 0, 64), least_confidence=0.5, scale=2)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -180,3 +181,19 @@ def test_the_processes_that_hold_no_network_do_not_load_torch() -> None:
     loads = f"import sys, {rooms}; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
+
+
+def test_two_discs_are_flagged_behind_what_decoding_remarked() -> None:
+    from fundus.models.predictor import Detection
+    from fundus.screening.models import Locate
+
+    def place(image: np.ndarray, *, precropped: bool) -> Detection:
+        return Detection(0.9, Roi(0, 0, 9), two=bool(image.max()))
+
+    stage = Locate.__new__(Locate)
+    stage.precropped, stage.predictor = False, SimpleNamespace(place=place)
+    texts = {"uri": "abc", "status": ["ok"] * 3, "error": [""] * 3, "laterality": ["OD"] * 3}
+    batch = {name: np.array(list(column)) for name, column in texts.items()}
+    batch["flags"] = np.array(["", "x", ""])
+    batch["image"] = np.array([1, 1, 0], np.uint8)[:, None, None, None]
+    assert stage(batch)["flags"].tolist() == ["two_discs", "x two_discs", ""]

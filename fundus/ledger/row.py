@@ -28,6 +28,7 @@ FLAGS = {
     "no_cup": "the segmenter found a disc and no cup in it",
     "cup_outside_disc": "the cup reached outside the disc and was clipped",
     "poor_quality": "measured although gradability advises against it",
+    "two_discs": "the detector saw a second disc, far from the one that was measured",
     "no_dicom_out": "no DICOM object could be built on the file's header",
 } | REMARKS
 """What `flags` may hold, and what each says of the picture or of its measures."""

@@ -18,6 +18,14 @@ from fundus.models.engine import Engine
 from fundus.models.networks import members
 from fundus.models.reframing import settle
 
+TWO_DISCS = "two_discs"
+"""The flag of a picture whose `Detection.two` is set."""
+SECOND_PEAK = 0.8
+"""Disc probability from which a second region of a detector map is a disc too."""
+LIKE_SIZE = 0.5
+"""Least ratio of the areas of two discs, the lesser over the larger."""
+FAR = 2.0
+"""Least distance of the centres of two discs, in diameters of the first."""
 TTA = 8
 """Flips and rotations by quarter turns that each picture is seen in (paper, section 4.2)."""
 
@@ -32,6 +40,8 @@ class Detection:
     without a ROI, where the detector's answer was not finite."""
     roi: Roi | None
     """The square around the disc, pixels of the original frame; None where no disc was found."""
+    two: bool = False
+    """Whether a second region of the frame is as surely a disc, of like size and far away."""
 
 
 class Predictor:
@@ -171,7 +181,8 @@ def locate(
     `disc` is (S, S) float in [0, 1] over the square `seen` of the frame. The confidence is the peak
     of the lightly blurred map, calibrated; the disc is the region around that peak above half of
     it, and the ROI is centred on its centroid with a side of `scale` times its equal-area diameter.
-    A map that is not finite gives a confidence of NaN.
+    A map that is not finite gives a confidence of NaN. `two` is set by another region above half of
+    the peak that SECOND_PEAK, LIKE_SIZE and FAR take for a second disc.
     """
     if not np.isfinite(disc).all():
         return Detection(math.nan, None)
@@ -186,9 +197,19 @@ def locate(
         (blurred >= peak / 2).astype(np.uint8)
     )
     region = regions[row, column]
-    diameter = 2 * np.sqrt(stats[region, cv2.CC_STAT_AREA] / np.pi) * seen.size / side
+    areas = stats[:, cv2.CC_STAT_AREA]
+    diameter = 2 * np.sqrt(areas[region] / np.pi)
+    distances = np.hypot(*(centroids - centroids[region]).T)
+    others = [
+        other
+        for other in range(1, len(areas))
+        if LIKE_SIZE <= areas[other] / areas[region] <= 1 / LIKE_SIZE
+        and distances[other] >= FAR * diameter
+        and blurred[regions == other].max() >= SECOND_PEAK
+    ]
     x, y = seen.to_frame(centroids[region] + 0.5, side)
-    return Detection(confidence, roi.around(float(x), float(y), float(scale * diameter)))
+    size = float(scale * diameter * seen.size / side)
+    return Detection(confidence, roi.around(float(x), float(y), size), bool(others))
 
 
 def centre_inside(mask: np.ndarray, region: Roi | None) -> bool:

@@ -19,7 +19,7 @@ from fundus.ledger import row
 from fundus.models import bundle as bundles
 from fundus.models.bundle import Bundle
 from fundus.models.measuring import measure_maps
-from fundus.models.predictor import Predictor
+from fundus.models.predictor import TWO_DISCS, Predictor
 from fundus.notebook.eye import Eye
 
 POOR = "poor_quality"
@@ -106,6 +106,7 @@ def _measured(
         return replace(eye, status="model_failed", reason=reason)
     if not precropped:
         eye = replace(eye, disc_confidence=detection.confidence)
+    flags += (TWO_DISCS,) if detection.two else ()
     where = detection.roi
     if where is None:
         reason = f"no disc was found (confidence {detection.confidence:.2f})"

@@ -25,7 +25,7 @@ def indices(batch: Batch) -> list[int]:
 
 def writable(batch: Batch) -> Batch:
     """The batch with texts as columns of its own: Ray's are shared and read-only."""
-    return batch | {n: batch[n].astype(object) for n in ("status", "error", "laterality")}
+    return batch | {n: batch[n].astype(object) for n in ("status", "error", "laterality", "flags")}
 
 
 def say(batch: Batch, i: int, status: str, reason: str = "") -> None:

@@ -7,14 +7,14 @@ from ray import ObjectRef
 from fundus.images.fov import field_of_view
 from fundus.images.laterality import of_anatomy
 from fundus.images.roi import Roi
-from fundus.models.predictor import Predictor
+from fundus.models.predictor import TWO_DISCS, Predictor
 from fundus.runtime import metrics
 from fundus.screening.columns import Batch, indices, ok, roi_columns, say, tensors, writable
 
 
 class Locate:
     """image -> + disc_confidence, roi_x, roi_y, roi_size (pixels of the original frame), and the
-    laterality where the file did not say it and the place of the disc does.
+    laterality where the file did not say it and the place of the disc does; the flag `two_discs`.
 
     Detected in frames; in disc crops the segmenter finds it, without a confidence (NaN).
     """
@@ -34,12 +34,16 @@ class Locate:
             confidence[i], located[i] = detection.confidence, detection.roi
             if detection.roi is None and np.isnan(detection.confidence):
                 say(batch, i, "model_failed", "the detector's map is not finite numbers")
-            elif detection.roi is None:
+                continue
+            if detection.roi is None:
                 reason = f"no disc was found (confidence {detection.confidence:.2f})"
                 say(batch, i, "no_disc", reason)
-            elif self.precropped or source[i]:
                 continue
-            elif side := self._eye(image, detection.roi):
+            if detection.two:
+                batch["flags"][i] = f"{batch['flags'][i]} {TWO_DISCS}".strip()
+            if self.precropped or source[i]:
+                continue
+            if side := self._eye(image, detection.roi):
                 batch["laterality"][i], source[i] = side, "anatomy"
         metrics.count_pictures("locate", len(confidence))
         found = {"disc_confidence": confidence, "laterality_source": source}
