@@ -72,6 +72,23 @@ def test_a_jpeg_without_its_end_is_read_and_one_cut_in_the_middle_is_not(progres
         pictures(whole[: len(whole) * 2 // 3])
 
 
+def test_a_jpeg_of_12_bits_is_unsupported_and_not_broken():
+    whole = bytearray(saved(Image.fromarray(RAMP), "JPEG"))
+    whole[whole.index(b"\xff\xc0") + 1] = 0xC1  # extended sequential, as 12 bits need
+    whole[whole.index(b"\xff\xc1") + 4] = 12
+    with pytest.raises(Refused) as refused:
+        pictures(bytes(whole))
+    assert refused.value.status == "unsupported" and "(12)" in refused.value.reason
+
+
+def test_a_jpeg_without_its_end_is_read_in_dicom_too():
+    whole = dicom_file(RAMP, "jpeg_baseline")
+    end = whole.rindex(b"\xff\xd9")
+    (one,) = pictures(whole[:end] + bytes(2) + whole[end + 2 :])
+    assert "jpeg_end_missing" in one.flags
+    assert near(one.pixels, pictures(whole)[0].pixels)
+
+
 def test_a_cut_off_object_gives_its_whole_frames_and_says_which_is_missing():
     for syntax in ("explicit", "jpeg_baseline", "rle"):
         data = dicom_file(np.stack([RAMP, RAMP[::-1]]), syntax)
