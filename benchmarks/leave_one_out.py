@@ -152,14 +152,13 @@ def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | Non
 
 
 def adapt(
-    data: Data, bundle: Bundle, book: RecipeBook, camera: str
+    data: Data, bundle: Bundle, book: RecipeBook, camera: str, seen: Crops
 ) -> tuple[Bundle, tuple[gate.Check, ...]]:
-    """The bundle with its segmenter adapted to the camera's pictures, and what the gate says."""
+    """The bundle with its segmenter adapted to pictures of the camera, and what the gate says."""
     recipe = book.adaptation
     sets = [name for other in CAMERAS if other != camera for name in CAMERAS[other]]
     source = batches.join([data.learned(name, book) for name in sets])
     learn, validate = batches.split(source.persons)
-    seen = data.scored(CAMERAS[camera][0], book)
     target = replace(seen, masks=torch.zeros_like(seen.masks), vcdr=np.full(len(seen), np.nan))
     loop.seed_generators(recipe.seed)
     discriminator = networks.Discriminator(patch=recipe.discriminator == "patch")
@@ -190,6 +189,13 @@ def answers(bundle: Bundle, crops: Crops) -> np.ndarray:
     return np.concatenate(
         [predictor.segment(images[i : i + 8]).mean(1) for i in range(0, len(images), 8)]
     )
+
+
+def kept_answers(bundle: Bundle, crops: Crops, file: Path) -> np.ndarray:
+    """`answers` from the file in which they are kept, asked for the first time."""
+    if not file.is_file():
+        np.savez_compressed(file, maps=answers(bundle, crops).astype(np.float16))
+    return np.load(file)["maps"].astype(np.float32)
 
 
 def score(maps: np.ndarray, crops: Crops, thresholds: Thresholds) -> list[Eye]:
@@ -252,6 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--cup-sets-alone", action="store_true", help="without DRIONS, IDRiD and PALM")
     add("--adapt", choices=METHODS, help="adapt the bundles in --out to the camera left out")
     add("--change-adaptation", action="append", default=[], metavar="FIELD=VALUE")
+    add("--targets", type=int, help="adapt to, and score, at most so many eyes of each camera")
     add("--detector", default=bundles.default_folder(), metavar="BUNDLE")
     add("--bundle", type=Path, metavar="FOLDER", help="write the ensemble of all folds here")
     add("--cache", type=Path, default=Path("runs/crops"), metavar="FOLDER")
@@ -266,7 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     if given.adapt:
         changes = [f"method={given.adapt}", *given.change_adaptation]
-        return adapt_all(data, changed(book, ADAPTED, changes), given.out, given.only or CAMERAS)
+        book = changed(book, ADAPTED, changes)
+        return adapt_all(data, book, given.out, given.only or CAMERAS, given.targets)
     rows = {}
     trained: Bundle | None = None
     for camera in given.only or CAMERAS:
@@ -291,10 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bundles.save(bundle, folder)
             trained = bundle
         crops = data.scored(CAMERAS[camera][0], book)
-        kept = given.out / f"{camera}.npz"
-        if not kept.is_file():
-            np.savez_compressed(kept, maps=answers(bundle, crops).astype(np.float16))
-        maps = np.load(kept)["maps"].astype(np.float32)
+        maps = kept_answers(bundle, crops, given.out / f"{camera}.npz")
         rows[camera] = figures(score(maps, crops, bundle.thresholds))
         print(table(rows), flush=True)
         (given.out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")
@@ -331,19 +336,27 @@ def ensemble(
     return bundle.with_network(SOURCE_ONLY, network)
 
 
-def adapt_all(data: Data, book: RecipeBook, out: Path, cameras: Iterable[str]) -> int:
+def adapt_all(
+    data: Data, book: RecipeBook, out: Path, cameras: Iterable[str], most: int | None
+) -> int:
     """Adapt the bundle of each left-out camera to it; print both bundles' figures and the gate."""
     before, after, passed = {}, {}, {}
     for camera in cameras:
         bundle = with_levels(bundles.load(out / camera), book)
-        adapted, checks = adapt(data, bundle, book, camera)
-        crops = data.scored(CAMERAS[camera][0], book)
+        every = data.scored(CAMERAS[camera][0], book)
+        chosen = np.unique(np.linspace(0, len(every) - 1, most or len(every)).astype(int))
+        crops = every.take(chosen)
+        adapted, checks = adapt(data, bundle, book, camera, crops)
+        found = {
+            "before": kept_answers(bundle, every, out / f"{camera}.npz")[chosen],
+            "after": answers(adapted, crops),
+        }
         before[camera], after[camera] = (
-            figures(score(answers(each, crops), crops, each.thresholds))
-            for each in (bundle, adapted)
+            figures(score(maps, crops, bundle.thresholds)) for maps in found.values()
         )
         passed[camera] = all(check.passed for check in checks)
         print(camera, *checks, sep="\n    ", flush=True)
+        print("    un-adapted", before[camera], "\n    adapted", after[camera], flush=True)
     print("un-adapted", table(before), "adapted", table(after), sep="\n")
     print("passed the gate:", ", ".join(name for name in passed if passed[name]) or "none")
     return 0
