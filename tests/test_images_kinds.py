@@ -1,6 +1,7 @@
 """What archives really send: pages, deep values, empty alpha, cut-off streams, headers that lie."""
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -87,6 +88,16 @@ def test_a_jpeg_without_its_end_is_read_in_dicom_too():
     (one,) = pictures(whole[:end] + bytes(2) + whole[end + 2 :])
     assert "jpeg_end_missing" in one.flags
     assert near(one.pixels, pictures(whole)[0].pixels)
+
+
+def test_a_frame_that_claims_too_much_costs_no_other_frame():
+    frames = [Image.fromarray(one) for one in (RAMP, RAMP[::-1].copy())]
+    whole = bytearray(saved(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    second = whole.rindex(b"\x2c" + bytes(4) + struct.pack("<2H", 120, 96))
+    whole[second + 5 : second + 9] = b"\xff" * 4
+    found = contents(bytes(whole))
+    assert [one.frame for one in found.pictures] == [1]
+    assert [(one.frame, one.status) for one in found.lost] == [(2, "too_large")]
 
 
 def test_a_cut_off_object_gives_its_whole_frames_and_says_which_is_missing():

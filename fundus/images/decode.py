@@ -88,12 +88,12 @@ def _count(image: ImageFile.ImageFile) -> int:
     """The frames that the file says it has; those before the break where it breaks off."""
     try:
         return max(1, getattr(image, "n_frames", 1))
-    except BROKEN:
+    except (*BROKEN, Image.DecompressionBombError):
         # A GIF is counted by walking through it. One more is promised than can be reached.
         count = image.tell() + 2
     try:
         image.seek(0)
-    except BROKEN:
+    except (*BROKEN, Image.DecompressionBombError):
         return 1
     return count
 
@@ -101,6 +101,8 @@ def _count(image: ImageFile.ImageFile) -> int:
 def _seek(image: ImageFile.ImageFile, index: int) -> None:
     try:
         image.seek(index)
+    except Image.DecompressionBombError as error:
+        raise _bomb(error) from error
     except BROKEN as error:
         reason = f"broken {image.format}: the file is cut off before this frame"
         raise Refused("decode_failed", reason) from error
@@ -131,12 +133,16 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        size, _, _ = str(error).partition(" exceeds")
-        raise Refused("too_large", f"too many pixels ({size})") from error
+        raise _bomb(error) from error
     except UnidentifiedImageError as error:
         raise kinds.unknown(data) from error
     except BROKEN as error:
         raise Refused("decode_failed", f"broken picture header: {say(error)}") from error
+
+
+def _bomb(error: Exception) -> Refused:
+    size, _, _ = str(error).partition(" exceeds")
+    return Refused("too_large", f"too many pixels ({size})")
 
 
 def _loaded(image: ImageFile.ImageFile, data: bytes) -> Pixels:
@@ -152,6 +158,8 @@ def _loaded(image: ImageFile.ImageFile, data: bytes) -> Pixels:
         pixels, flags = _rgb(image) if deep is None else _of_deep_colours(deep)
     except MemoryError as error:
         raise Refused("too_large", f"not enough memory ({size})") from error
+    except Image.DecompressionBombError as error:
+        raise _bomb(error) from error
     except BROKEN as error:
         mended = _mended(data, stream) if stream and image.tell() == 0 else None
         if mended is None:
