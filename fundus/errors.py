@@ -51,10 +51,13 @@ def full_disk_explained() -> Iterator[None]:
 def _full_disk(error: BaseException | None) -> OSError | None:
     """The error, or one that it was caused by, that says that a disk or a quota is full.
 
-    Ray hands a worker's error over as `cause`, Python one that was raised anew as `__cause__`.
+    Ray hands a worker's error over as `cause`, Python one that was raised anew as `__cause__`. The
+    two form a circle where Ray's `cause` is raised `from` the error that holds it.
     """
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return error
+        seen.add(id(error))
         error = getattr(error, "cause", None) or error.__cause__
     return None

@@ -11,7 +11,7 @@ import pytest
 from ray.exceptions import RayTaskError
 from test_models_bundle import tiny_bundle
 
-from fundus.errors import UnusablePlace, full_disk_explained
+from fundus.errors import ConfigurationError, UnusablePlace, full_disk_explained
 from fundus.ledger.claim import claimed
 from fundus.models import bundle as bundles
 from fundus.storage.places import open_place
@@ -97,6 +97,13 @@ def test_a_full_disk_is_said_here_and_from_a_worker(number: int) -> None:
             raise error
     with pytest.raises(PermissionError), full_disk_explained():
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_another_error_from_a_worker_passes_unchanged() -> None:
+    """Raised as `fundus.runtime.workers.on_a_worker` does: each error is the other's cause."""
+    failed = RayTaskError("read", "traceback", ConfigurationError("no such set"))
+    with pytest.raises(ConfigurationError, match="no such set"), full_disk_explained():
+        raise failed.cause from failed
 
 
 def assert_one_sentence(capsys: pytest.CaptureFixture[str], facts: list[str]) -> None:
