@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_training_targets import relabelled
 
-from fundus.datasets.public import open_set
 from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED
 from fundus.storage.places import open_place
@@ -102,23 +102,9 @@ def test_garbage_target_labels_choose_nothing(
     tests/test_training_targets.py says the same of the target itself."""
     target = tmp_path / "target"
     target.mkdir()
-    samples = open_set(TARGET).samples
-    draw = np.random.default_rng(0)
     came_out = []
     for kind in ("true", "noise", "unreadable"):
-        rows = ["set,id,image,mask,glaucoma,annotation"]
-        for sample in samples:
-            mask = sample.read_mask()
-            assert mask is not None
-            if kind == "noise":
-                mask = draw.integers(0, 3, mask.shape, np.uint8)
-            cv2.imwrite(str(target / f"{sample.id}.png"), mask)
-            if kind == "unreadable":
-                (target / f"{sample.id}.png").write_bytes(b"no picture")
-            sick = int(draw.integers(2))
-            rows.append(f"t,{sample.id},{sample.image},{sample.id}.png,{sick},disc+cup")
-        (target / "manifest.csv").write_text("\n".join(rows) + "\n")
-        words = arguments(tmp_path / kind, f"manifest:{target}/manifest.csv", "sampling=as-target")
+        words = arguments(tmp_path / kind, relabelled(target, kind), "sampling=as-target")
         code = job("adapt").main(words)
         said = capsys.readouterr().out.replace(str(tmp_path / kind), "")
         [state] = (tmp_path / kind / "runs").glob("*/checkpoint_*/state.pt")

@@ -63,26 +63,29 @@ def test_a_target_that_changed_is_another_and_its_place_does_not_matter(tmp_path
     assert digests[0] == digests[1] != changed
 
 
+def relabelled(folder: Path, kind: str) -> str:
+    """Four drawn eyes of which the masks are "true", "noise" or "unreadable", as a set's spec."""
+    draw = np.random.default_rng(0)
+    rows = ["set,id,image,mask,glaucoma,annotation"]
+    for sample in open_set("synthetic:?camera=hospital&count=4&seed=2").samples:
+        mask = sample.read_mask()
+        assert mask is not None
+        labels = draw.integers(0, 3, mask.shape, np.uint8) if kind == "noise" else mask
+        Image.fromarray(labels).save(folder / f"{sample.id}.png")
+        if kind == "unreadable":
+            (folder / f"{sample.id}.png").write_bytes(b"no picture")
+        sick = int(kind == "noise")
+        rows.append(f"t,{sample.id},{sample.image},{sample.id}.png,{sick},disc+cup")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return f"manifest:{folder / 'manifest.csv'}"
+
+
 def test_labels_of_a_target_are_not_read(tmp_path: Path) -> None:
     """True masks, noise and files that are no pictures give one and the same target."""
-    samples = open_set("synthetic:?camera=hospital&count=4&seed=2").samples
-    draw = np.random.default_rng(0)
-    targets = []
-    for kind in ("true", "noise", "unreadable"):
-        rows = ["set,id,image,mask,glaucoma,annotation"]
-        for sample in samples:
-            mask = sample.read_mask()
-            assert mask is not None
-            labels = draw.integers(0, 3, mask.shape, np.uint8) if kind == "noise" else mask
-            Image.fromarray(labels).save(tmp_path / f"{sample.id}.png")
-            if kind == "unreadable":
-                (tmp_path / f"{sample.id}.png").write_bytes(b"no picture")
-            sick = int(draw.integers(2))
-            rows.append(f"t,{sample.id},{sample.image},{sample.id}.png,{sick},disc+cup")
-        (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
-        spec = f"manifest:{tmp_path / 'manifest.csv'}"
-        targets.append(read_target([spec], tiny_bundle(), precropped=True))
-    first, *others = targets
+    first, *others = [
+        read_target([relabelled(tmp_path, kind)], tiny_bundle(), precropped=True)
+        for kind in ("true", "noise", "unreadable")
+    ]
     assert np.isnan(first.crops.vcdr).all() and not first.crops.masks.any()
     for other in others:
         assert (other.crops.ids, other.described) == (first.crops.ids, first.described)
