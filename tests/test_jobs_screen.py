@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from dicom_files import dicom_file
@@ -158,5 +159,5 @@ def test_the_demo_draws_screens_and_says_where(ray_local, archive, tmp_path, cap
     assert job("demo")(demo) == 0
     out = capsys.readouterr().out
     assert "2 frames drawn" in out and "2 objects listed" in out and "mean error of vCDR" in out
-    page = Path(out.partition("report: ")[2].partition("\n")[0])
+    page = Path(urlsplit(out.partition("report: ")[2].partition("\n")[0]).path)
     assert "Drawn eyes" in page.read_text() and "in a browser" in out
