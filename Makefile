@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Test files run in so many processes; `make test TESTERS=0` runs them in one.
 TESTERS ?= 2
-AT_ONCE := -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
+AT_ONCE := -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-all check format clean
+.PHONY: demo test test-slow test-all bench check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python jobs/demo.py --to demo
@@ -14,8 +14,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow"
 
+# One at a time: two clusters of several nodes, or a cluster beside other work, starve on a small
+# machine. There a cluster may still need longer than a test allows: what fails is run once more.
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest $(AT_ONCE) -m slow
+	$(BIN)/python -m pytest -m slow --reruns 1
 
 test-all: test test-slow
 
@@ -23,6 +25,12 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Ratios of one run, on a quiet machine, in an hour or more: `make bench FUNDUS_DATA=FOLDER`.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench.py --data "$(FUNDUS_DATA)"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/memory.py --data "$(FUNDUS_DATA)" --frames 500 5000
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""Disc crops cut at several tightnesses: what the re-framing of `--precropped` brings.
+"""Measure the benefit of the re-framing of `--precropped` for disc crops of several sizes.
 
     python benchmarks/crops.py --data DATA --set origa_full --set messidor_riga_full --eyes 20
 
-Each eye of a labelled set of DATA's `manifest.csv` is cut out of its frame at sides of 1.1 to 3
-disc diameters: half of the crops are not square, the disc lies off the centre, and in each third
-crop of 1.5 diameters or more a black corner is drawn, as where the field of view ends. Each crop is
-measured twice by the same networks, taken whole (`before`) and re-framed (`after`). The row `frame`
-is what the segmenter does with the ROI that the detector finds in the whole frame. `least` is the
-lowest disc Dice, `moved` the mean difference of an eye's vCDR from that at 1.5 diameters, `within`
-the share of eyes in which it is at most .03.
+Each eye of a labelled set in the `manifest.csv` of DATA is cut out of its frame at sides of 1.1 to
+3 disc diameters. Half of the crops are not square, and the disc is off the centre. In every third
+crop of 1.5 diameters or more, a black corner is drawn, as at the edge of the field of view. Each
+crop is measured twice by the same networks: whole (`before`) and re-framed (`after`). The row
+`frame` is the segmenter's result for the ROI that the detector finds in the whole frame. `least` is
+the lowest disc Dice. `moved` is the mean difference of an eye's vCDR from that at 1.5 diameters.
+`within` is the share of eyes in which this difference is at most .03.
 """
 
 import argparse
@@ -24,8 +24,8 @@ import torch
 from fundus.anatomy import biomarkers, scores
 from fundus.anatomy.labels import cup_of, disc_of
 from fundus.datasets.public import open_set
-from fundus.images import roi
-from fundus.images.roi import Roi
+from fundus.field import roi
+from fundus.field.roi import Roi
 from fundus.models import bundle as bundles
 from fundus.models.predictor import Predictor
 
@@ -88,7 +88,7 @@ def answers(
     eye: str, image: np.ndarray, mask: np.ndarray, predictor: Predictor, seed: int
 ) -> Iterator[Answer]:
     """All cuts of one eye, before and after, and its frame."""
-    found = predictor.detect([image])[0].roi
+    found = predictor.detect(image).roi
     if found:
         yield scored(eye, "frame", "frame", image, mask, predictor, found)
     for tightness in TIGHTNESS:

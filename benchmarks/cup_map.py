@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-"""Whether a map fitted on other cameras undoes the bias of vCDR on a camera that was left out.
+"""Test whether a map fitted on other cameras removes the bias of vCDR on a camera left out.
 
     python benchmarks/cup_map.py --data DATA --out loo
 
-Reads the maps that `benchmarks/leave_one_out.py` kept in `--out`. Two linear maps are fitted to the
-experts' vCDR by least squares, each camera with the same weight: one of the measured vCDR alone,
-and one of seven measures of each eye: vCDR at cup thresholds of .3, .5, .6 and .8, how soft the
-edges of cup and disc are, and the cup's peak. `nested` fits on three cameras and scores the fourth;
-`oracle` fits on all four, the scored one among them, which no site could do: it bounds what any
-such map could bring. One line for each, vCDR MAE (bias) by camera, and the mean MAE.
+Reads the maps that `benchmarks/leave_one_out.py` stored in `--out`. Two linear maps are fitted to
+the experts' vCDR by least squares, with the same weight for each camera. One uses the measured vCDR
+alone. The other uses seven measures of each eye: vCDR at cup thresholds of .3, .5, .6 and .8, the
+softness of the edges of cup and disc, and the peak of the cup. `nested` fits on three cameras and
+scores the fourth. `oracle` fits on all four, including the scored one. No site could do that, so
+it is an upper bound for such maps. Prints one line for each: vCDR MAE (bias) by camera, and the
+mean MAE.
 """
 
 import argparse

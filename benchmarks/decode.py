@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fundus.images.picture import pictures
-from fundus.images.sandbox import Decoder
+from fundus.decoding.picture import pictures
+from fundus.decoding.sandbox import Decoder
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""Does a change of camera raise the alarm, and does one camera's own variety not?
+"""Test that a change of camera raises the alarm and the variety within one camera does not.
 
     python benchmarks/drift.py --data data/real --camera origa_full --other messidor_riga_full
 
-Reads a manifest's frames, computes the colour and the sharpness of each field as screening does
-(with --measure also the detector's confidence, vCDR and spread, which takes longer), and then asks
-the very function that screening asks:
+Reads the frames of a manifest and computes the colour and the sharpness of each field as screening
+does. With --measure it also computes the detector's confidence, vCDR and spread, which takes
+longer. It then calls the function that screening calls:
 
-1. Two weeks of nights of one camera, then a night of the other's: the alarm is to come.
-2. Many random halves of one camera, one as a night and one as the earlier nights: the share of
-   alarms is to stay below the stated rate.
+1. For two weeks of nights of one camera and then a night of the other: the alarm must be raised.
+2. For many random halves of one camera, one as a night and one as the earlier nights: the share of
+   alarms must stay below the stated rate.
 """
 
 import argparse
@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 import fundus
+from fundus.decoding.picture import pictures
 from fundus.drift import compare, nights
-from fundus.images import quality
+from fundus.field import quality
 from fundus.images.decode import Refused
-from fundus.images.picture import pictures
 from fundus.ledger import row
 
 
@@ -64,7 +64,7 @@ def frames(given: argparse.Namespace, name: str) -> pa.Table:
 
 
 def graded(path: Path, measure: bool) -> dict:
-    """What screening says of one frame."""
+    """Return the results of screening for one frame."""
     names = (*compare.LOOK, *compare.MEASURED)
     if measure:
         eye = fundus.measure(path)

@@ -20,8 +20,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fundus.models import bundle as bundles
-from fundus.models.bundle import DETECTOR, SOURCE_ONLY
-from fundus.models.engine import TOGETHER, Engine
+from fundus.models import convert
+from fundus.models.bundle import DETECTOR, SOURCE_ONLY, Network
+from fundus.models.engine import TOGETHER
 from fundus.models.networks import members, to_input
 
 MATRIX = 768
@@ -35,19 +36,20 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @torch.inference_mode()
-def compare(network: torch.nn.Module, side: int, count: int, rounds: int) -> str:
-    """One line on a network at this input side and batch."""
+def compare(network: Network, side: int, count: int, rounds: int) -> str:
+    """One line on a network, or an ensemble's first member, at this input side and batch."""
     pictures = torch.randint(0, 255, (count, 3, side, side), dtype=torch.uint8)
-    engine = Engine(network, torch.device("cpu"))
-    plain = network.to(memory_format=torch.channels_last)
+    given = pictures.numpy()
+    engine, *_ = convert.on_cpu(network).load()
+    plain = members(network.build())[0].to(memory_format=torch.channels_last)
     with FlopCounterMode(display=False) as counter:
         expected = plain(to_input(pictures)).sigmoid()
-    difference = float((engine(pictures) - expected).abs().max())
+    difference = float(abs(engine(given) - expected.numpy()).max())
     left, right = torch.randn(2, MATRIX, MATRIX)
     works = {
         "product": lambda: left @ right,
         "PyTorch": lambda: plain(to_input(pictures)).sigmoid(),
-        "OpenVINO": lambda: engine(pictures),
+        "OpenVINO": lambda: engine(given),
     }
     for work in works.values():
         work()
@@ -72,11 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bundle = bundles.load(given.bundle)
-    detector, segmenter = (bundle.networks[role].build() for role in (DETECTOR, SOURCE_ONLY))
+    detector, segmenter = (bundle.networks[role] for role in (DETECTOR, SOURCE_ONLY))
     sides = bundle.preprocessing
-    print(
-        "segmenter,", compare(members(segmenter)[0], sides.roi_side, TOGETHER["cpu"], given.rounds)
-    )
+    print("segmenter,", compare(segmenter, sides.roi_side, TOGETHER["cpu"], given.rounds))
     print("detector,", compare(detector, sides.detector_side, 1, given.rounds))
     return 0
 

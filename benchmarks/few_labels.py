@@ -1,15 +1,16 @@
 #!/usr/bin/env python
-"""What 10, 20 and 50 labelled eyes of a site bring to a bundle's disc and cup thresholds.
+"""Measure the benefit of 10, 20 and 50 labelled eyes of a site for the disc and cup thresholds.
 
     python benchmarks/few_labels.py --data DATA --left-out loo
     python benchmarks/few_labels.py --data DATA --set our_frames --bundle runs/mine
 
-With --left-out each of the four cameras is measured by the segmenter that left it out, from the
-maps that `benchmarks/leave_one_out.py` kept in the folder. With --set a bundle measures anew; it
-should not have learned from the set. So many eyes are drawn at random again and again; each time
-`jobs/calibrate.py --structures` is done on them, its refusals included, and the eyes that were not
-drawn are scored. Means over the draws; `set` is the share of draws in which a threshold was
-changed, `worse` the share in which the other eyes' vCDR MAE then rose by more than .005.
+With --left-out, each of the four cameras is measured by the segmenter that was trained without it,
+from the maps that `benchmarks/leave_one_out.py` stored in the folder. With --set, a bundle measures
+the set; the bundle should not have been trained on it. The eyes are drawn at random many times.
+Each time, they are calibrated as by `jobs/calibrate.py --structures`, including its refusals, and
+the other eyes are scored. The figures are means over the draws. `set` is the share of draws in
+which a threshold was changed. `worse` is the share in which the vCDR MAE of the other eyes then
+rose by more than .005.
 """
 
 import argparse

@@ -7,8 +7,8 @@
 Each round puts new objects into an archive on a real S3 server, starts jobs/screen.py, kills with
 SIGKILL its driver, one of its workers or the S3 server, and gives the same command again until it
 ends with 0. A run that ends before its kill is another round. All the while another process reads
-the Delta table with Polars, which knows nothing of this project. Without --data the pictures are
-drawn.
+the Delta table with Polars and, in turns, with pandas, which know nothing of this project. Without
+--data the pictures are drawn.
 """
 
 import argparse
@@ -43,22 +43,27 @@ TRIES = 4
 
 FOREIGN = """
 import sys, time
-import polars
+import deltalake, polars
 
+COLUMNS = ["uri", "vcdr", "mask_png"]
+READERS = (
+    lambda: polars.read_delta(sys.argv[1], columns=COLUMNS)["uri"].to_list(),
+    lambda: deltalake.DeltaTable(sys.argv[1]).to_pandas(columns=COLUMNS)["uri"].tolist(),
+)
 lost, twice, reads, unreachable, most = 0, 0, 0, 0, 0
 try:
     while True:
         time.sleep(0.3)
         try:
-            rows = polars.read_delta(sys.argv[1], columns=["uri", "vcdr", "mask_png"])
+            uris = READERS[reads % 2]()
         except Exception as error:  # no table yet, or no server
             unreachable += 1
             print(f"{type(error).__name__}: {str(error)[:200]}", file=sys.stderr, flush=True)
             continue
         reads += 1
-        lost += rows.height < most
-        twice += rows.height != rows["uri"].n_unique()
-        most = rows.height
+        lost += len(uris) < most
+        twice += len(uris) != len(set(uris))
+        most = len(uris)
         print(reads, unreachable, lost, twice, flush=True)
 except KeyboardInterrupt:
     pass
@@ -211,9 +216,9 @@ def run(given: argparse.Namespace, server: Server) -> int:
         )
     reads, unreachable, fewer, double = reader.stop()
     print(
-        f"{kills} kills; {reads} snapshots read by Polars in another process: {fewer} with fewer"
-        f" rows than before, {double} with a picture twice ({unreachable} reads before the first"
-        f" run and while the server was dead: {dict(reader.errors)})"
+        f"{kills} kills; {reads} snapshots read by Polars and pandas in another process: {fewer}"
+        f" with fewer rows than before, {double} with a picture twice ({unreachable} reads before"
+        f" the first run and while the server was dead: {dict(reader.errors)})"
     )
     return int(bool(wrong or fewer or double or not reads))
 

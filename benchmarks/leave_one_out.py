@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-"""Train a recipe on three of four cameras, score the fourth, in turn: what a new hospital gets.
+"""Train on three of four cameras and score the fourth, in turn, as for a new hospital.
 
     python benchmarks/leave_one_out.py --data DATA --encoder WEIGHTS --out loo
 
-Every choice that the recipe lives by is made by the mean over the four cameras
-(docs/experiments.md). The cameras are REFUGE, Drishti-GS, ORIGA and the MESSIDOR-like set of DATA's
-`manifest.csv`; DRIONS, IDRiD and PALM, of which the disc alone is outlined, are learned from every
-time and never scored. A ROI lies where the detector of `--detector` finds the disc in the frame; in
-REFUGE's crops, around the experts' disc. Decoded crops are kept in `--cache`, bundles and figures
-in `--out`: the same command again goes on from there, and scores anew from the maps that it kept.
+Every choice in the recipe is made by the mean over the four cameras (docs/experiments.md). The
+cameras are REFUGE, Drishti-GS, ORIGA and the MESSIDOR-like set in the `manifest.csv` of DATA.
+DRIONS, IDRiD and PALM, in which only the disc is outlined, are always used for training and never
+scored. The ROI is centred on the disc that the detector of `--detector` finds in the frame; in
+REFUGE's crops it is centred on the experts' disc. Decoded crops are cached in `--cache`. Bundles
+and figures are stored in `--out`. The same command run again resumes from there and scores the
+stored maps again.
 
     python benchmarks/leave_one_out.py --data DATA --out loo --adapt self-training
 
@@ -38,9 +39,9 @@ from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.public import open_set
 from fundus.datasets.samples import LabelledSet
-from fundus.images import roi
+from fundus.field import roi
+from fundus.models import architectures, networks
 from fundus.models import bundle as bundles
-from fundus.models import networks
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY, Bundle, Network
 from fundus.models.predictor import Predictor
 from fundus.models.thresholds import Thresholds
@@ -71,7 +72,7 @@ class Eye:
 
 @dataclass(frozen=True)
 class Data:
-    """Where pictures come from, and where their crops are kept."""
+    """The folders of the pictures and of their cached crops."""
 
     folder: Path
     cache: Path
@@ -95,7 +96,7 @@ class Data:
         finder = Predictor(replace(self.detector, preprocessing=preprocessing))
 
         def found(image: np.ndarray, mask: np.ndarray) -> roi.Roi:
-            where = finder.detect([image])[0].roi
+            where = finder.detect(image).roi
             return where or batches.around_disc(mask, scale)
 
         return self._kept(
@@ -154,7 +155,7 @@ def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | Non
 def adapt(
     data: Data, bundle: Bundle, book: RecipeBook, camera: str, seen: Crops
 ) -> tuple[Bundle, tuple[gate.Check, ...]]:
-    """The bundle with its segmenter adapted to pictures of the camera, and what the gate says."""
+    """Adapt the segmenter to pictures of the camera; return the bundle and the gate's checks."""
     recipe = book.adaptation
     sets = [name for other in CAMERAS if other != camera for name in CAMERAS[other]]
     source = batches.join([data.learned(name, book) for name in sets])
@@ -176,10 +177,10 @@ def adapt(
     print("   ", loop.progress(history, recipe.epochs), flush=True)
     weights = {k: v.contiguous() for k, v in learner.average.module.state_dict().items()}
     adapted = replace(source_only, weights=weights, recipe=recipe.described())
-    checks = gate.judge(
+    judgement = gate.judge(
         source_only.build(), adapted.build(), source.take(validate), target, bundle.thresholds
     )
-    return bundle.with_network(SOURCE_ONLY, adapted), checks
+    return bundle.with_network(SOURCE_ONLY, adapted), judgement.checks
 
 
 def answers(bundle: Bundle, crops: Crops) -> np.ndarray:
@@ -192,7 +193,7 @@ def answers(bundle: Bundle, crops: Crops) -> np.ndarray:
 
 
 def kept_answers(bundle: Bundle, crops: Crops, file: Path) -> np.ndarray:
-    """`answers` from the file in which they are kept, asked for the first time."""
+    """Return `answers` from a file, which is written if it does not exist."""
     if not file.is_file():
         np.savez_compressed(file, maps=answers(bundle, crops).astype(np.float16))
     return np.load(file)["maps"].astype(np.float32)
@@ -373,7 +374,7 @@ def assembled(detector: Bundle, book: RecipeBook, parts: Sequence[Network]) -> B
     """The trained members as one bundle, with the detector."""
     network = parts[0]
     if len(parts) > 1:
-        config = networks.EnsembleConfig(network.config, len(parts))
+        config = architectures.EnsembleConfig(network.config, len(parts))
         weights = {
             f"members.{i}.{k}": v for i, part in enumerate(parts) for k, v in part.weights.items()
         }

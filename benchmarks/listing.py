@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Peak memory of listing an archive, as it grows: it must not.
+"""Measure the peak memory of listing an archive, which must not grow with the archive.
 
     python benchmarks/listing.py --count 100000 --on s3
     python benchmarks/listing.py --count 1000000 --on folder
 
-Makes that many empty objects, a thousand a folder, on a real S3 server (SeaweedFS, filled by its
-own file interface, which is faster than S3's) or in a folder; lists them; prints the memory of
-the process that lists when it has seen 10,000, 100,000 and so on.
+Makes `--count` empty objects, a thousand per folder, in a folder or on a real S3 server (SeaweedFS,
+filled by its own file interface, which is faster than S3). It then lists them and prints the memory
+of the listing process after 10,000, 100,000 and so on.
 
 Measured on 2 busy cores: in a folder 41.5 MB before the first file and after 10,000, 100,000 and
 1,000,000; on S3 53.6 MB before the first object, 85.5 MB after 10,000, 86.4 MB after 100,000. A
-million on S3 has not been measured to its end: filling the server takes both cores for long.
+million on S3 has not been measured to its end: filling the server takes both cores for a long time.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fundus.storage.listing import walk
+from fundus.archive.listing import walk
 
 TESTS = Path(__file__).parent.parent / "tests"
 

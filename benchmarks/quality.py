@@ -1,30 +1,35 @@
 #!/usr/bin/env python
-"""What the quality gate keeps: python benchmarks/quality.py --data FOLDER [--others FOLDER]
+"""The pictures that the quality gate accepts.
 
-Prints the share kept of every set in FOLDER/manifest.csv with each refused picture and its reason,
-then what is kept of pictures spoilt on purpose: darkened and blurred copies of one frame in ten,
-and, from another folder, pictures that are no fundus photographs, as they are and in a round mask.
+    python benchmarks/quality.py --data FOLDER [--others FOLDER]
 
-With --discs it prints instead how many frames are taken for two fields of view or two discs, and
-how many of two eyes pasted into one field are: the disc of the next frame of the set, feathered,
-lies on the other side of the field.
+Pictures are read as working frames, as screening reads them. Prints the share accepted of every set
+in FOLDER/manifest.csv, and each refused picture with its reason. It then prints the share accepted
+of pictures spoilt on purpose: darkened and blurred copies of one frame in ten. From another folder
+it adds pictures that are no fundus photographs, unchanged and in a round mask.
+
+With --discs it prints instead how many frames are taken for two fields of view or two discs. It
+also prints the same number for frames into which a second eye was pasted: the feathered disc of the
+next frame of the set, on the other side of the field. --keep names a folder for the missed pairs.
 """
 
 import argparse
 import csv
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from fundus.images import fields, roi
+from fundus.decoding.picture import contents
+from fundus.field import fields, roi
+from fundus.field.fov import field_of_view
+from fundus.field.quality import assess
+from fundus.field.roi import Roi
+from fundus.images.content import Picture
 from fundus.images.decode import Refused
-from fundus.images.fov import field_of_view
-from fundus.images.picture import pictures
-from fundus.images.quality import assess
-from fundus.images.roi import Roi
 from fundus.models import bundle
 from fundus.models.predictor import Predictor
 
@@ -40,11 +45,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--others", type=Path, help="pictures that are no fundus photographs")
     parser.add_argument("--discs", action="store_true", help="count two discs, nothing else")
+    parser.add_argument("--keep", type=Path, help="folder for the pairs that --discs misses")
     options = parser.parse_args()
     with (options.data / "manifest.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     if options.discs:
-        _two_discs(options.data, [row for row in rows if CROPS not in row["set"]])
+        _two_discs(options.data, [row for row in rows if CROPS not in row["set"]], options.keep)
         return
     kept: Counter[str] = Counter()
     poor: Counter[str] = Counter()
@@ -52,8 +58,8 @@ def main() -> None:
     spoilt: Counter[str] = Counter()
     for number, row in enumerate(rows):
         crop = CROPS in row["set"]
-        pixels = pictures((options.data / row["image"]).read_bytes())[0].pixels
-        quality = assess(pixels, crop=crop)
+        picture = read((options.data / row["image"]).read_bytes(), crop=crop)
+        quality = assess(picture.pixels, crop=crop, shrink=picture.shrink)
         seen[row["set"]] += 1
         kept[row["set"]] += quality.reason is None
         poor[row["set"]] += quality.reason is None and quality.poor
@@ -61,7 +67,9 @@ def main() -> None:
             print(f"refused: {row['set']} {row['id']}: {quality.reason}")
         elif number % 10 == 0 and not crop:
             seen["spoilt"] += 1
-            spoilt.update(name for name, copy in _spoil(pixels) if assess(copy).reason is None)
+            spoilt.update(
+                name for name, copy in _spoil(picture.pixels) if assess(copy).reason is None
+            )
     print("\nkept, by set:")
     for name, count in seen.items():
         if name != "spoilt":
@@ -75,6 +83,17 @@ def main() -> None:
         _others(options.others)
 
 
+@cache
+def _preprocessing() -> bundle.Preprocessing:
+    return bundle.load(bundle.default_folder()).preprocessing
+
+
+def read(data: bytes, *, crop: bool = False) -> Picture:
+    """The first picture, as the networks of the bundle in the package get it."""
+    preprocessing = _preprocessing()
+    return contents(data, least_side=preprocessing.least_side(precropped=crop)).pictures[0]
+
+
 def _spoil(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     scale = min(1, 800 / max(pixels.shape[:2]))  # blurs as wide as these take seconds a megapixel
     pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -86,14 +105,14 @@ def _spoil(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield f"light x {light}", (pixels * light).astype(np.uint8)
 
 
-def _two_discs(data: Path, rows: list[dict[str, str]]) -> None:
+def _two_discs(data: Path, rows: list[dict[str, str]], keep: Path | None) -> None:
     """The bundle in the package looks at every frame, and at pairs in frames of one in ten."""
     predictor = Predictor(bundle.load(bundle.default_folder()))
     frames = fields_seen = alarms = pairs = found = refused = 0
     before: tuple[np.ndarray, Roi] | None = None
     for number, row in enumerate(rows):
-        pixels = pictures((data / row["image"]).read_bytes())[0].pixels
-        (seen,) = predictor.detect([pixels])
+        pixels = read((data / row["image"]).read_bytes()).pixels
+        seen = predictor.detect(pixels)
         frames += 1
         fields_seen += fields.are_two(pixels)
         alarms += seen.two
@@ -103,15 +122,18 @@ def _two_discs(data: Path, rows: list[dict[str, str]]) -> None:
             both = _pasted(pixels, seen.roi, *before)
             if both is not None:
                 pairs += 1
-                found += predictor.detect([both])[0].two
-                refused += fields.are_two(both)
+                is_found, is_refused = predictor.detect(both).two, fields.are_two(both)
+                found, refused = found + is_found, refused + is_refused
+                if keep and not (is_found or is_refused):
+                    keep.mkdir(parents=True, exist_ok=True)
+                    cv2.imwrite(str(keep / f"{row['set']}-{number}.png"), both[..., ::-1])
         before = (pixels, seen.roi) if seen.roi and not seen.two else None
     print(f"taken for two fields: {fields_seen} of {frames}; for two discs: {alarms} of {frames}")
     print(f"two eyes in one field: {found} of {pairs} are two discs, {refused} two fields")
 
 
 def _pasted(image: np.ndarray, here: Roi, other: np.ndarray, there: Roi) -> np.ndarray | None:
-    """The other's disc in the image, as far beyond the middle; None where the disc lies there."""
+    """Paste the other disc into the image, as far beyond the middle; None if the disc is there."""
     field = field_of_view(image)
     side = round(here.size)
     if field is None:
@@ -133,7 +155,7 @@ def _pasted(image: np.ndarray, here: Roi, other: np.ndarray, there: Roi) -> np.n
 def _others(folder: Path) -> None:
     for file in sorted(f for f in folder.rglob("*") if f.is_file()):
         try:
-            pixels = pictures(file.read_bytes())[0].pixels
+            pixels = read(file.read_bytes()).pixels
         except Refused as refused:
             print(f"  {file.name}: {refused.status}")
             continue

@@ -34,15 +34,15 @@ from ray.cluster_utils import Cluster
 from ray.data import ActorPoolStrategy, DataContext
 
 from fundus.cluster.sizing import Pool, Rates, predict, read_rates
-from fundus.screening.pipeline import ROWS_A_TASK
+from fundus.screening.pipeline import ROWS_PER_TASK
 from fundus.screening.placement import tune
 
 BATCH = 4
 GPU_SPEED = 12
 """Cores that a GPU stands for, about what keeps both pools busy: neither hides the other."""
-NODES_A_PROCESS = 4
+NODES_PER_PROCESS = 4
 """This machine takes minutes to start more than sixty processes."""
-BATCHES_A_READER = 12
+BATCHES_PER_READER = 12
 """Enough that filling and draining the chain weigh little, few enough for a few minutes."""
 
 
@@ -58,8 +58,8 @@ class Sleep:
 
 
 def pool(nodes: int, threads: int) -> dict[str, Any]:
-    """One process for `NODES_A_PROCESS` nodes of so many threads; it claims but a place."""
-    size = math.ceil(nodes / NODES_A_PROCESS)
+    """One process for `NODES_PER_PROCESS` nodes of so many threads; it claims but a place."""
+    size = math.ceil(nodes / NODES_PER_PROCESS)
     threads *= nodes // size
     strategy = ActorPoolStrategy(
         size=size,
@@ -77,8 +77,7 @@ def simulate(
     slices = [pa.table({"id": range(i, min(i + task, pictures))}) for i in range(0, pictures, task)]
     rows = (
         ray.data.from_arrow(slices)
-        .map_batches(Sleep, fn_constructor_args=(rates.cpu,), **pool(cpu.nodes, cpu.slots))
-        .map_batches(Sleep, fn_constructor_args=(rates.locate,), **pool(gpu.nodes, GPU_SPEED))
+        .map_batches(Sleep, fn_constructor_args=(rates.reading,), **pool(cpu.nodes, cpu.slots))
         .map_batches(Sleep, fn_constructor_args=(rates.segment,), **pool(gpu.nodes, GPU_SPEED))
     )
     start, first, count = time.monotonic(), 0.0, 0
@@ -93,11 +92,11 @@ def simulate(
 def compare(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
     """Predicted and simulated seconds on so many nodes, three of four without a GPU."""
     cpu, gpu = Pool(nodes * 3 // 4, cores), Pool(nodes - nodes * 3 // 4, 1)
-    # Two processes stand for a GPU, one a model, side by side: it is as fast as both need.
-    speed = GPU_SPEED * rates.models / max(rates.locate, rates.segment)
-    pictures = cpu.nodes * cores * BATCHES_A_READER * BATCH
+    # What a GPU's node measures on its cores is no stage here.
+    rates = replace(rates, measure=0)
+    pictures = cpu.nodes * cores * BATCHES_PER_READER * BATCH
     first, simulated = simulate(pictures, rates, cpu, gpu)
-    plan = predict(pictures, rates, cpu, gpu, gpu_speed=speed, start_hours=first / 3600)
+    plan = predict(pictures, rates, cpu, gpu, gpu_speed=GPU_SPEED, start_hours=first / 3600)
     predicted = plan.hours * 3600
     return {
         "nodes": nodes,
@@ -114,17 +113,17 @@ def compare(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
 def handed_out(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
     """Pictures a second through stages that take no time: what the driver alone can do."""
     cpu, gpu = Pool(nodes * 3 // 4, cores), Pool(nodes - nodes * 3 // 4, 1)
-    pictures = cpu.nodes * cores * BATCHES_A_READER * ROWS_A_TASK
-    nothing = replace(rates, read=0, crop=0, measure=0, locate=1e-6, segment=1e-6)
-    first, last = simulate(pictures, nothing, cpu, gpu, ROWS_A_TASK)
+    pictures = cpu.nodes * cores * BATCHES_PER_READER * ROWS_PER_TASK
+    nothing = replace(rates, read=0, locate=0, crop=0, measure=0, segment=1e-6)
+    first, last = simulate(pictures, nothing, cpu, gpu, ROWS_PER_TASK)
     return {
         "nodes": nodes,
         "pictures": pictures,
-        "pictures_a_second": round(pictures / (last - first)),
+        "pictures_per_second": round(pictures / (last - first)),
     }
 
 
-def tasks_a_second(count: int) -> float:
+def tasks_per_second(count: int) -> float:
     """Empty tasks, workers warm."""
 
     @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
@@ -182,8 +181,8 @@ def on_real_raylets(nodes: int) -> dict[str, Any]:
             cluster.add_node(num_cpus=cpus, object_store_memory=store, wait=False)
         cluster.wait_for_nodes(timeout=600)
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
-        rate = tasks_a_second(2000)
-        return {"raylets": nodes, "tasks_a_second": round(rate)} | memory(cluster.head_node)
+        rate = tasks_per_second(2000)
+        return {"raylets": nodes, "tasks_per_second": round(rate)} | memory(cluster.head_node)
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -26,17 +26,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
-import torch
 
+from fundus.archive.listing import walk
 from fundus.cluster.sizing import Rates
 from fundus.ledger import inventory
 from fundus.ledger.runs import Run
 from fundus.models import bundle as bundles
 from fundus.models.bundle import Bundle
+from fundus.models.predictor import GPU_DRIVERS, Predictor, ready
+from fundus.models.turns import PROFILES, Profile
 from fundus.screening import columns, light, models, reading
 from fundus.screening.settings import Screening
-from fundus.storage.listing import walk
 
 PICTURE_STAGES = ("read", "locate", "crop", "segment", "measure")
 
@@ -59,21 +59,30 @@ def one_picture(batch: columns.Batch, chain: dict[str, Callable]) -> dict[str, f
     return seconds
 
 
-def chain_of(config: Screening, bundle: Bundle) -> dict[str, Callable]:
+def chain_of(config: Screening, bundle: Bundle, profile: Profile) -> dict[str, Callable]:
     """The stages by name, weights loaded."""
-    shared = ray.put(bundle)
+    reader = Predictor(ready(bundle, gpu=False, profile=profile))
+    measurer = Predictor(ready(bundle, gpu=_has_gpu(), profile=profile))
     run = Run("20270131T000000Z-000000", bundle.digest, config.settings, bundle.measuring)
     read = reading.Read(
-        config.gradability, precropped=config.precropped, keep_header=False, subject_key=None
+        config.gradability,
+        precropped=config.precropped,
+        keep_header=False,
+        subject_key=None,
+        least_side=bundle.preprocessing.least_side(precropped=config.precropped),
     )
     works = (
         lambda batch: next(read(batch)),
-        models.Locate(shared, config.precropped),
+        models.Locate(reader, precropped=config.precropped),
         partial(light.crop, side=bundle.preprocessing.roi_side),
-        models.Segment(shared),
+        models.Segment(measurer),
         light.Measure(bundle.thresholds, bundle.risk, run),
     )
     return dict(zip(PICTURE_STAGES, works, strict=True))
+
+
+def _has_gpu() -> bool:
+    return any(Path(driver).exists() for driver in GPU_DRIVERS)
 
 
 def batches(archive: str, limit: int) -> list[columns.Batch]:
@@ -86,17 +95,24 @@ def batches(archive: str, limit: int) -> list[columns.Batch]:
     return [{name: np.array([value]) for name, value in row.items()} for row in rows]
 
 
-def measure(archive: str, limit: int, folder: Path | None, precropped: bool) -> dict[str, Any]:
-    """Medians over the pictures that are measured to the end."""
-    torch.set_num_threads(1)
+def measure(
+    archive: str,
+    limit: int,
+    folder: Path | None,
+    precropped: bool,
+    profile: Profile = "exact",
+    middle_of: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, Any]:
+    """Medians, or means, over the pictures that are measured to the end."""
     bundle = bundles.load(folder or bundles.default_folder())
-    chain = chain_of(Screening(archive=archive, results="unwritten", precropped=precropped), bundle)
+    config = Screening(archive=archive, results="unwritten", precropped=precropped)
+    chain = chain_of(config, bundle, profile)
     pictures = batches(archive, limit)
     one_picture(pictures[0], chain)  # the first one pays for what is loaded late
     measured = [seconds for picture in pictures if (seconds := one_picture(picture, chain))]
     if not measured:
         raise ValueError(f"no picture of {archive} is measured to the end")
-    middle = {name: statistics.median(m[name] for m in measured) for name in measured[0]}
+    middle = {name: middle_of([m[name] for m in measured]) for name in measured[0]}
     sizes = [int(picture["size"][0]) for picture in pictures]
     rates = Rates(
         **{name: round(middle[name], 5) for name in PICTURE_STAGES},
@@ -113,16 +129,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=40, help="pictures, spread over the archive")
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--precropped", action="store_true", help="the pictures are disc crops")
+    parser.add_argument("--profile", choices=PROFILES, default="exact")
+    parser.add_argument("--mean", action="store_true", help="means instead of medians")
     given = parser.parse_args(arguments)
-    ray.init(num_cpus=1, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
-    try:
-        print(
-            json.dumps(
-                measure(given.archive, given.limit, given.bundle, given.precropped), indent=2
-            )
-        )
-    finally:
-        ray.shutdown()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    measured = measure(
+        given.archive,
+        given.limit,
+        given.bundle,
+        given.precropped,
+        given.profile,
+        statistics.mean if given.mean else statistics.median,
+    )
+    print(json.dumps(measured, indent=2))
     return 0
 
 

@@ -16,17 +16,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from fundus.anatomy.risk import RiskModel
+from fundus.archive.entries import Entry
 from fundus.ledger import inventory, row, runs, table
 from fundus.ledger.plan import Plan
+from fundus.ledger.revise import recalibrate
 from fundus.ledger.runs import Run
 from fundus.screening.pipeline import MOST_ROWS
-from fundus.storage.entries import Entry
 from fundus.storage.places import open_place
 
 STEM = "s3://national-programme-archive/" + "region/hospital/camera/year/" * 6
@@ -57,6 +60,18 @@ def listing(folder: Path, count: int) -> str:
     return f"{listed.objects} objects, {listed.file.stat().st_size >> 20} MiB"
 
 
+def shortened(folder: Path, listed: int, count: int) -> str:
+    """The inventory of the night before, with the first objects alone."""
+    (folder / f"{count}").mkdir()
+    whole = pq.ParquetFile(folder / f"{listed}" / "working.parquet")
+    left = count
+    with pq.ParquetWriter(folder / f"{count}" / "working.parquet", whole.schema_arrow) as writer:
+        for batch in whole.iter_batches(inventory.BATCH):
+            writer.write_batch(batch[:left])
+            left = max(0, left - batch.num_rows)
+    return f"{count} objects"
+
+
 def written(folder: Path, first: int, count: int) -> str:
     """What the workers write: files of rows, measures at random, without masks."""
     place = open_place(str(folder / "results"))
@@ -67,6 +82,7 @@ def written(folder: Path, first: int, count: int) -> str:
         numbers = range(start, min(start + MOST_ROWS, first + count))
         columns = {"uri": list(map(uri, numbers)), "etag": list(map(etag, numbers))}
         columns |= {"status": ["ok"] * len(numbers), "vcdr": list(draw.random(len(numbers)))}
+        columns["vcdr_sd"] = list(0.1 * draw.random(len(numbers)))
         rows = row.table(columns, run.run_id, run.bundle, run.settings, run.measuring)
         pq.write_table(rows, folder / "results" / run.rows / f"{start:08}.parquet")
     return f"{count} rows in files of {MOST_ROWS}"
@@ -105,6 +121,14 @@ def left(folder: Path, listed: int) -> str:
         return f"{found} of {listed} left, {sum(t.num_rows for t in plan.rounds())} handed out"
 
 
+def calibrated(folder: Path) -> str:
+    """The risk of a newly calibrated bundle in all rows."""
+    model = RiskModel(-1.0, 9.0, 0.5, 0.1, 0.4, 0.9, 20, 20, "set", "c" * 64)
+    place = open_place(str(folder / "results"))
+    changed = recalibrate(place, replace(RUN, bundle="d" * 64), model)
+    return f"{changed} rows have another risk"
+
+
 def read(folder: Path) -> str:
     """One row a picture, as an analyst counts them: with Polars."""
     import polars
@@ -133,13 +157,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(scratch)
         print(f"{'part':42} {'seconds':>8} {'peak MiB':>9}", flush=True)
         for name, work, values in (
-            ("listing", listing, (count,)),
+            ("listing", listing, (later,)),
+            ("(the night before: not the driver)", shortened, (later, count)),
             ("(workers write, not the driver)", written, (0, count)),
             ("the first night's plan and commit", committed, (count,)),
-            ("listing, the next night", listing, (later,)),
             ("what is left, the next night", left, (later,)),
             ("(workers write, not the driver)", written, (count, NEW)),
             ("the next night's plan and commit", committed, (later,)),
+            ("a newly calibrated bundle's risk", calibrated, ()),
             ("read by Polars", read, ()),
         ):
             # A process of its own each: the peak of one must not hide behind another's.

@@ -1,22 +1,23 @@
 #!/usr/bin/env python
-"""Submit the night's screening, once, follow it and end with its own exit code.
+"""Submit the night's screening once, follow it, and end with its exit code.
 
     RAY_AUTH_MODE=token RAY_ADDRESS=http://127.0.0.1:8265 deploy/nightly.py \
         --archive s3://clinic --results s3://screening/results --bundle s3://screening/bundles/clinic
     RAY_AUTH_MODE=token RAY_ADDRESS=http://127.0.0.1:8265 deploy/nightly.py
 
 The second form is for a head whose project folder has a site file, site.toml (docs/site.toml).
-Everything else is handed to jobs/screen.py: another bundle there, adapted or calibrated anew, means
-that the whole archive is screened anew. A value that begins with a dash is written --option=value.
-The submission's id is the night's date, screen-2027-01-31, and Ray refuses an id that it knows: a
-head screens a night once, however often cron calls. A new head knows no ids; there a second run of
-a night finds all rows written. `--try 2` before the others is another id, for a night that failed;
-what was done is not done again. `--follow` follows a night that was submitted already, as after a
-lost connection, to its exit code.
+All other arguments are passed to jobs/screen.py. With another bundle, trained or adapted, the whole
+archive is screened again. Write a value that begins with a dash as --option=value.
 
-Exit codes: those of jobs/screen.py (`ray job submit` itself knows only 0 and 1), 2 for a --night
-that is no date too, and 6 this night was submitted already; 7 the cluster could not be asked, or
-lost the job: it may run on, ask with --follow.
+The submission's id is the night's date, screen-2027-01-31, and Ray refuses an id twice: a head
+screens a night once, however often cron calls. A new head knows no ids; there a second run of a
+night finds all rows written. `--try 2`, before the other arguments, gives another id for a night
+that failed; finished work is not repeated. `--follow` follows a night that was submitted already,
+for example after a lost connection, and ends with its exit code.
+
+Exit codes: those of jobs/screen.py (`ray job submit` itself returns only 0 and 1), 2 also for a
+--night that is not a date; 6 this night was submitted already; 7 the cluster does not answer or has
+lost the job, which may still run: use --follow.
 """
 
 import argparse
@@ -36,16 +37,17 @@ ENDED = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED}
 
 
 def submission_id(night: str, attempt: int) -> str:
-    """screen-2027-01-31, and -2 for the second try; ValueError if the night is no date."""
+    """The id "screen-2027-01-31", or "...-2" for the second try; ValueError if it is no date."""
     return f"screen-{date.fromisoformat(night)}" + (f"-{attempt}" if attempt > 1 else "")
 
 
 def known(client: JobSubmissionClient, name: str) -> bool:
+    """Whether a job of this id was submitted."""
     return any(job.submission_id == name for job in client.list_jobs())
 
 
 def submit(client: JobSubmissionClient, name: str, entrypoint: str) -> bool:
-    """Whether this call is the one that submitted the job."""
+    """Submit the job; False if it was submitted already."""
     if known(client, name):
         return False
     try:
@@ -58,7 +60,7 @@ def submit(client: JobSubmissionClient, name: str, entrypoint: str) -> bool:
 
 
 def follow(client: JobSubmissionClient, name: str) -> int:
-    """Print the job's output as it comes; its exit code."""
+    """Print the job's output as it comes; return its exit code."""
     asyncio.run(_print_output(client, name))
     while client.get_job_status(name) not in ENDED:
         time.sleep(1)
@@ -72,7 +74,7 @@ async def _print_output(client: JobSubmissionClient, name: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Submit, follow, say how it ended."""
+    """Submit, follow, print the exit code and return it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--night", default=f"{datetime.now(UTC):%Y-%m-%d}", help="default: today")
     parser.add_argument("--try", dest="attempt", type=int, default=1, metavar="N")
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         name = submission_id(given.night, given.attempt)
     except ValueError:
-        print(f"nightly: --night {given.night}: give a date, as 2027-01-31", file=sys.stderr)
+        print(f"nightly: --night {given.night}: give a date such as 2027-01-31", file=sys.stderr)
         return BAD_NIGHT
     try:
         client = JobSubmissionClient()

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Everything else is a bug and keeps its traceback."""
+"""Errors that a user can correct. Every other exception is a bug and keeps its traceback."""
 
 import errno
 from collections.abc import Iterator
@@ -6,24 +6,24 @@ from contextlib import contextmanager
 
 
 class ConfigurationError(ValueError):
-    """A wrong argument, path, set or bundle; the message is one sentence that says what to do.
+    """A wrong argument, path, set or bundle; the message states what is wrong and what to do.
 
-    Jobs print the sentence and exit with code 2. Any other exception, a bare ValueError included,
-    is a bug: it keeps its traceback and exits with code 1.
+    Jobs print the message, one sentence, and exit with code 2. Any other exception, including a
+    bare ValueError, is a bug: it keeps its traceback and exits with code 1.
     """
 
 
 class MissingFile(ConfigurationError, FileNotFoundError):
-    """A file or folder that a set or a place needs is not there; the message names it."""
+    """A required file or folder is missing; the message names it."""
 
 
 class UnusablePlace(ConfigurationError, OSError):
-    """A folder, bucket or file cannot be listed, read or written; the message says why."""
+    """A folder, bucket or file cannot be listed, read or written; the message gives the reason."""
 
 
 @contextmanager
 def usable(what: str) -> Iterator[None]:
-    """Raise what the operating system refuses in the block as UnusablePlace, which names `what`."""
+    """Convert an OSError of the block into UnusablePlace, whose message begins with `what`."""
     try:
         yield
     except ConfigurationError:
@@ -34,7 +34,7 @@ def usable(what: str) -> Iterator[None]:
 
 @contextmanager
 def full_disk_explained() -> Iterator[None]:
-    """Raise a full disk in the block, on a worker too, as UnusablePlace; else let errors pass."""
+    """Convert the error of a full disk, also on a worker, into UnusablePlace; others pass."""
     try:
         yield
     except Exception as error:
@@ -43,16 +43,16 @@ def full_disk_explained() -> Iterator[None]:
             raise
         where = f" for {full.filename}" if full.filename else ""
         raise UnusablePlace(
-            f"no space is left on the disk{where}: free some, or let the environment variable"
-            " TMPDIR name a larger disk, and give the same command again, which keeps what is done"
+            f"no space is left on the disk{where}: free some, or set the environment variable"
+            " TMPDIR to a larger disk, and run the same command again, which keeps finished work"
         ) from error
 
 
 def _full_disk(error: BaseException | None) -> OSError | None:
-    """The error, or one that it was caused by, that says that a disk or a quota is full.
+    """The error, or one of its causes, that reports a full disk or quota.
 
-    Ray hands a worker's error over as `cause`, Python one that was raised anew as `__cause__`. The
-    two form a circle where Ray's `cause` is raised `from` the error that holds it.
+    The cause is `cause` for a worker's error in Ray, and `__cause__` for one that was raised again
+    in Python. The two form a circle if Ray's `cause` is raised `from` the error that contains it.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

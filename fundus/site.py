@@ -1,7 +1,7 @@
-"""The site file: what a hospital's jobs need every night, in one TOML file instead of arguments.
+"""The site file: arguments that a hospital's jobs need every night, in one TOML file.
 
-`site.toml` in the working directory is read where it is there, `--site FILE` names another, and
-arguments override either. Secrets are no part of it: credentials and the pseudonyms' key stay in
+`site.toml` in the working directory is read if it exists, `--site FILE` names another file, and
+arguments override both. The file contains no secrets: credentials and the key of pseudonyms stay in
 the environment. docs/site.toml is an example with every key.
 """
 
@@ -18,18 +18,19 @@ NAME = "site.toml"
 KEYS: dict[str, tuple[type, str]] = {
     "name": (str, "the site's name, for reports"),
     "archive": (str, "where the photographs are: a folder, s3://bucket/prefix or @LIST"),
-    "results": (str, "place of the rows: a folder or s3://bucket/prefix"),
-    "bundle": (str, "place of the bundle that is adapted and that screens"),
+    "results": (str, "location of the rows: a folder or s3://bucket/prefix"),
+    "bundle": (str, "location of the bundle that is adapted and that screens"),
     "source": (list, "labelled sets, layout:path?key=value"),
     "target": (list, "sets of the site's own camera, such as folder:path"),
-    "storage": (str, "place of the checkpoints"),
+    "storage": (str, "location of the checkpoints"),
     "recipe": (str, "the recipe's name"),
     "change": (list, "fields of the adaptation's recipe, field=value"),
-    "gradability": (str, "of pictures that show little: refuse, advise or off"),
+    "gradability": (str, "for pictures of poor quality: refuse, advise or off"),
+    "profile": (str, "passes per picture: exact or fast"),
     "precropped": (bool, "the photographs are disc crops already"),
     "pseudonyms": (bool, "rows carry an HMAC instead of the URI"),
 }
-"""What a site file may hold: the kind of each value, and what it means. A list may be one text."""
+"""The keys of a site file, with the type and the meaning of each. A list may be a single text."""
 
 KINDS = {str: "a text in quotes", list: "a text in quotes or a list of them", bool: "true or false"}
 
@@ -40,22 +41,22 @@ def parse(
     needed: Sequence[str] = (),
     **otherwise: Any,
 ) -> argparse.Namespace:
-    """The arguments; what they leave out comes from the site file, or else from `otherwise`.
+    """Parse arguments; missing ones are taken from the site file, or else from `otherwise`.
 
-    `name` is the site's name, from the argument of that name if the job has one, else from the
-    site file, else "".
+    `name` is the site's name: from the argument of that name if the job has one, else from the site
+    file, else "".
 
     Args:
-        parser: its options that a site file may give have the keys' names and the default None.
-        arguments: the command line's words; None for the process's own.
-        needed: keys without which the job cannot work.
-        otherwise: the values of other keys where neither arguments nor site file have one.
+        parser: options that a site file may set have the names of the keys and the default None.
+        arguments: the command line; None for that of the process.
+        needed: keys that the job requires.
+        otherwise: default values of other keys.
 
     Raises:
-        ConfigurationError: the site file cannot be used, or a needed value is given nowhere.
+        ConfigurationError: the site file cannot be used, or a required value is missing.
     """
     parser.add_argument(
-        "--site", type=Path, metavar="FILE", help=f"site file; default: {NAME}, where it is there"
+        "--site", type=Path, metavar="FILE", help=f"site file; default: {NAME}, if it exists"
     )
     given = parser.parse_args(arguments)
     known = read(given.site)
@@ -72,11 +73,15 @@ def parse(
 
 
 def read(file: Path | None = None) -> dict[str, Any]:
-    """What a site file holds, by key, checked; nothing where `file` is None and there is none."""
+    """Read and check a site file; None for `site.toml`, which may be missing.
+
+    Raises:
+        ConfigurationError: the file is missing or not TOML, or a key or value is wrong.
+    """
     path = file or Path(NAME)
     if not path.is_file():
         if file:
-            raise MissingFile(f"--site {file}: no such file")
+            raise MissingFile(f"--site {file}: no such file; check the path")
         return {}
     try:
         known = tomllib.loads(path.read_text(encoding="utf-8"))

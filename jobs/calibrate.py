@@ -5,15 +5,15 @@
     python jobs/calibrate.py --bundle runs/mine --set "rim-one-dl:data/RIM-ONE-DL" --precropped --specificity 0.9
     python jobs/calibrate.py --bundle runs/mine --set "manifest:data/our-eyes.csv" --structures
 
-The risk is set on pictures with glaucoma labels. Do it last: another network in the bundle, trained
-or adapted, drops it. With --structures the thresholds of disc and cup are set on pictures in which a
-site's own experts outlined both, 10 at least; each threshold changes only if cross-validation shows
-a gain, and the risk, which was set on the old outlines, is dropped.
+The risk is fitted to pictures with glaucoma labels. Do this last: training or adapting a network of
+the bundle removes the risk. With --structures the thresholds of disc and cup are fitted to at least
+10 pictures in which a site's own experts outlined both. A threshold changes only if cross-validation
+shows a gain. The risk, which was fitted to the old outlines, is removed.
 
 With a site file (docs/site.toml), --bundle and --precropped may be left out.
 
-Exit codes: 0 the bundle is calibrated, 2 bad configuration, 4 the labels do not help: the bundle
-stays as it is.
+Exit codes: 0 the bundle is calibrated; 2 bad configuration; 4 the labels show no gain, and the
+bundle stays as it is.
 """  # noqa: E501
 
 import argparse
@@ -38,16 +38,18 @@ REFUSED = 4
 
 @dataclass(frozen=True)
 class Config:
+    """The checked command line."""
+
     bundle: str
     """The bundle to calibrate; its risk model, if any, is replaced."""
     set: str
     """The labelled set, `layout:path?key=value`."""
     specificity: float
-    """Share of the healthy eyes that shall not be referred."""
+    """Share of the healthy eyes that must not be referred."""
     precropped: bool
-    """The pictures are disc crops already; detection is left out."""
+    """The pictures are disc crops already; there is no detection."""
     structures: bool = False
-    """Set the thresholds of disc and cup instead of the risk."""
+    """Fit the thresholds of disc and cup instead of the risk."""
 
     def __post_init__(self) -> None:
         if not 0 < self.specificity < 1:
@@ -57,9 +59,13 @@ class Config:
 
 
 def run(config: Config) -> tuple[Bundle, Report]:
-    """Calibrate the bundle in its folder; the calibrated bundle and what cross-validation says.
+    """Calibrate the risk of the bundle, in its folder.
 
-    ConfigurationError, in one sentence, when something given cannot be used.
+    Returns:
+        The calibrated bundle and the figures of cross-validation.
+
+    Raises:
+        ConfigurationError: the bundle or the set cannot be used.
     """
     bundle = bundles.load(config.bundle)
     labelled = open_set(config.set)
@@ -77,7 +83,10 @@ def run(config: Config) -> tuple[Bundle, Report]:
 
 
 def run_structures(config: Config) -> tuple[Bundle, structures.Report]:
-    """Set the thresholds of disc and cup in the bundle's folder where they help; both, as `run`."""
+    """Fit the thresholds of disc and cup in the bundle's folder, if that helps.
+
+    Returns and raises as `run`.
+    """
     bundle = bundles.load(config.bundle)
     eyes = structures.look(open_set(config.set), Predictor(bundle), precropped=config.precropped)
     thresholds, report = structures.calibrate(structures.Table(eyes, bundle.thresholds))
@@ -132,13 +141,13 @@ def _cell(summary: Summary) -> str:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
-    """Command line to a checked configuration."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--bundle", metavar="URI", help="the bundle to calibrate, in its place")
+    parser.add_argument("--bundle", metavar="URI", help="the bundle, which is changed in place")
     parser.add_argument("--set", required=True, metavar="SPEC", help="layout:path?key=value")
     parser.add_argument("--specificity", type=float, default=0.95, help="default: 0.95")
     parser.add_argument(
@@ -147,14 +156,14 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         help="the pictures are disc crops already",
     )
     parser.add_argument(
-        "--structures", action="store_true", help="set disc and cup thresholds, not the risk"
+        "--structures", action="store_true", help="fit disc and cup thresholds, not the risk"
     )
     given = site.parse(parser, arguments, needed=("bundle",), precropped=False)
     return Config(given.bundle, given.set, given.specificity, given.precropped, given.structures)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, calibrate, say what came out."""
+    """Parse the command line, calibrate, print the result; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         config = parse(arguments)
@@ -166,8 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     assert bundle.risk
     print(readable(bundle.risk, report))
-    for role, how in bundle.met(bundle.risk.digest).items():
-        print(f"note: {role} met this set in training, as {how}: elsewhere eyes are measured worse")
+    for role, how in bundle.trained_on(bundle.risk.digest).items():
+        print(f"note: {role} was trained on this set, as {how}: expect worse measures elsewhere")
     print(f"calibrated: bundle {bundle.digest[:12]} in {config.bundle}")
     return 0
 
@@ -176,9 +185,9 @@ def _main_structures(config: Config) -> int:
     bundle, report = run_structures(config)
     print(readable_structures(report))
     if not report.helps:
-        print(f"refused: no gain is shown, and {config.bundle} stays as it is; give more pictures")
+        print(f"refused: no gain, and {config.bundle} stays as it is; outline more pictures")
         return REFUSED
-    print(f"calibrated: bundle {bundle.digest[:12]} in {config.bundle}; its risk is to be set anew")
+    print(f"calibrated: bundle {bundle.digest[:12]} in {config.bundle}; calibrate its risk again")
     return 0
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Draw an archive of synthetic frames from two unlike cameras, screen it and write the report.
+"""Draw an archive of synthetic frames from two different cameras, screen it and write the report.
 
     python jobs/demo.py --to demo
     python jobs/demo.py --to demo --count 50
 
-Drawings, not photographs: the demo shows the pipeline at work, not how well it sees eyes.
+The frames are drawings: the demo shows that the pipeline works, not how well it measures eyes.
 """
 
 import argparse
@@ -26,14 +26,16 @@ from fundus.storage.places import open_place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw, screen, print the summary, the error against the drawn truth and the report's path."""
+    """Draw and screen; print the summary, the error against the truth and the report's path."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--to", type=Path, default=Path("demo"), help="folder to put all into")
-    parser.add_argument("--count", type=int, default=12, help="frames of each camera")
+    parser.add_argument(
+        "--to", type=Path, default=Path("demo"), help="folder for the archive and the results"
+    )
+    parser.add_argument("--count", type=int, default=12, help="frames per camera")
     parser.add_argument("--bundle", type=Path, help="default: the one in the package")
     given = parser.parse_args(arguments)
     archive = given.to / "archive"
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config.check(bundle)
         print(f"{len(drawn)} frames drawn in {archive}; screening starts")
         with ray_session():
-            summary = pipeline.screen(config, bundle, say=print)
+            summary = pipeline.screen(config, bundle, show=print)
     except ConfigurationError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2

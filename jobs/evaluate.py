@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""The paper's tables for a bundle, on labelled sets.
+"""Print the paper's tables for a bundle, on labelled sets.
 
     python jobs/evaluate.py --bundle bundle --set 'manifest:data/manifest.csv?set=drishti_gs1_crop512' --precropped --out evaluation
 
     python jobs/evaluate.py --set 'manifest:data/manifest.csv?set=idrid20_disc' --detection --out detection
 
-Prints one row for each set and model (target-supervised, source-only, adapted, ensemble) and writes
+Prints one row per set and model (target-supervised, source-only, adapted, ensemble) and writes
 table.txt, table.csv, evaluation.json (every eye) and overlay sheets of the ten worst eyes to --out.
-With --detection only the detector is asked: how often the centre of its ROI lies inside the experts'
-disc, how often it says that there is none; detection.txt and detection.json.
+With --detection only the detector is scored: how often the centre of its ROI is inside the experts'
+disc, and how often it finds no disc. Then detection.txt and detection.json are written.
 
 With a site file (docs/site.toml), --bundle and --precropped may be left out.
 """  # noqa: E501
@@ -33,6 +33,8 @@ from fundus.models.predictor import Predictor
 
 @dataclass(frozen=True)
 class Config:
+    """The checked command line."""
+
     bundle: Path | str
     """The bundle whose source-only and adapted networks are scored."""
     target_supervised: Path | str | None
@@ -40,27 +42,32 @@ class Config:
     sets: tuple[str, ...]
     """Labelled sets, `layout:path?key=value`."""
     precropped: bool
-    """The pictures are disc crops already; detection is left out."""
+    """The pictures are disc crops already; there is no detection."""
     detection: bool
-    """Only the detector is scored, on full frames, with labels or without."""
+    """Score only the detector, on full frames, with or without labels."""
     out: Path
     """The folder to write to."""
     limit: int | None
-    """At most so many pictures of each set, its first ones."""
+    """Score only the first pictures of each set; None for all."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise ConfigurationError(f"--limit {self.limit}: at least one picture is needed")
+            raise ConfigurationError(f"--limit {self.limit}: give 1 or more pictures")
         if self.detection and (self.precropped or self.target_supervised):
             raise ConfigurationError(
-                "--detection asks the detector alone: no --precropped, no --target-supervised"
+                "--detection scores only the detector: leave out --precropped and"
+                " --target-supervised"
             )
 
 
 def run(config: Config) -> list[Path]:
-    """Evaluate every set, print the table, and return the files that were written.
+    """Evaluate every set and print the table.
 
-    ConfigurationError, in one sentence, when something given cannot be used.
+    Returns:
+        The files that were written.
+
+    Raises:
+        ConfigurationError: a bundle, a set or the folder cannot be used.
     """
     compared = bundle.load(config.bundle)
     reference = bundle.load(config.target_supervised) if config.target_supervised else None
@@ -94,7 +101,7 @@ def run(config: Config) -> list[Path]:
 def detect(
     compared: bundle.Bundle, predictor: Predictor, labelled: Sequence[LabelledSet], config: Config
 ) -> list[Path]:
-    """Print and write the detection table; what was written."""
+    """Print and write the table of detection; return the files that were written."""
     looks = [detection.look(each, predictor) for each in labelled]
     rows = [detection.summarise(answers) for answers in looks]
     digests = {each.name: each.digest() for each in labelled}
@@ -113,21 +120,21 @@ def detect(
 
 
 def familiar(compared: bundle.Bundle, digests: Mapping[str, str]) -> list[str]:
-    """A sentence for each network that met one of these very sets (by digest) in its training."""
+    """A note per network that was trained on one of these sets, by the digests of the sets."""
     return [
-        f"Note: {role} of {compared.digest[:12]} met {name} in training, as {how}."
+        f"Note: {role} of {compared.digest[:12]} was trained on {name}, as {how}."
         for name, digest in digests.items()
-        for role, how in compared.met(digest).items()
+        for role, how in compared.trained_on(digest).items()
     ]
 
 
 def first(labelled: LabelledSet, limit: int | None) -> LabelledSet:
-    """The set's first `limit` samples; all without a limit."""
+    """The set with its first `limit` samples; None for all."""
     return replace(labelled, samples=labelled.samples[:limit])
 
 
 def names_of(labelled: Sequence[LabelledSet]) -> list[str]:
-    """A short name for each, fit for a table and a file: its samples' set names, made unique."""
+    """A unique short name per set, for tables and files, from the set names of its samples."""
     names: list[str] = []
     for each in labelled:
         name = re.sub(r"[^\w.+-]+", "_", "+".join(sorted({s.set for s in each.samples})))
@@ -137,7 +144,7 @@ def names_of(labelled: Sequence[LabelledSet]) -> list[str]:
 
 
 def parse(argv: Sequence[str] | None) -> Config:
-    """The command line as a config; argparse's exit code 2 when it is wrong."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -149,7 +156,7 @@ def parse(argv: Sequence[str] | None) -> Config:
         action=argparse.BooleanOptionalAction,
         help="the pictures are disc crops already",
     )
-    parser.add_argument("--detection", action="store_true", help="score the detector alone")
+    parser.add_argument("--detection", action="store_true", help="score only the detector")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures of each set")
     given = site.parse(parser, argv, bundle=bundle.default_folder(), precropped=False)
@@ -165,6 +172,7 @@ def parse(argv: Sequence[str] | None) -> Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, evaluate, print the result; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         config = parse(argv)

@@ -1,15 +1,16 @@
 #!/usr/bin/env python
-"""Plan a night: nodes, hours and cost of screening, from measured seconds a picture.
+"""Plan a night: nodes, hours and cost of screening, from measured seconds per picture.
 
     python benchmarks/stages.py --archive photographs > rates.json
     python jobs/plan.py --rates rates.json --pictures 100000 --hours 6
     python jobs/plan.py --rates rates.json --pictures 100000 --cpu-nodes 4
     python jobs/plan.py --rates rates.json --pictures 100000 --hours 6 --gpu-speed 30
 
-With --hours: the fewest nodes that are done in time; with --cpu-nodes: the hours. --gpu-speed says
-how many cores a GPU replaces on the two models, from benchmarks/stages.py on such a node; without
-it the models run on the CPU nodes. The formula stands in fundus/cluster/sizing.py. Prices are
-yours: the defaults are on-demand prices of Frankfurt in dollars, to be looked up anew.
+--hours calculates the smallest number of nodes, --cpu-nodes calculates the hours. --gpu-speed is
+the number of cores that a GPU replaces on the segmenter, as benchmarks/stages.py measures it on
+such a node; without it the segmenter runs on the CPU nodes. The formula is in
+fundus/cluster/sizing.py. The default prices are on-demand prices in Frankfurt, in dollars: give
+your own.
 
 Exit codes: 0 planned; 2 bad configuration.
 """
@@ -26,24 +27,24 @@ from fundus.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked."""
+    """The checked command line."""
 
     pictures: int
     rates: Rates
     cpu: Pool
-    """Its nodes count when `hours` is None."""
+    """The CPU nodes; their number is used if `hours` is None."""
     gpu: Pool | None
     gpu_speed: float
     hours: float | None
-    """The night's length; None to be told it."""
+    """The length of the night; None to calculate it."""
     start_hours: float
 
     def __post_init__(self) -> None:
         if self.hours is None and self.cpu.nodes < 1:
-            raise ConfigurationError("say --hours, or how many --cpu-nodes there are")
+            raise ConfigurationError("give --hours, or the number of --cpu-nodes")
 
     def night(self) -> Night:
-        """The answer; ConfigurationError where there is none."""
+        """Calculate the night; ConfigurationError if it is impossible."""
         cpu, gpu = self.cpu, self.gpu
         known = {"gpu_speed": self.gpu_speed, "start_hours": self.start_hours}
         if self.hours is not None:
@@ -52,38 +53,48 @@ class Plan:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Plan:
-    """Command line to a checked configuration."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--rates", required=True, type=Path, metavar="FILE", help="of benchmarks/stages.py")
-    add("--pictures", required=True, type=int, metavar="N", help="a night")
-    add("--megapixels", type=float, help="of a picture; default: as in the rates")
-    add("--hours", type=float, help="the night's length; nodes are told")
+    add("--rates", required=True, type=Path, metavar="FILE", help="output of benchmarks/stages.py")
+    add("--pictures", required=True, type=int, metavar="N", help="pictures per night")
+    add("--megapixels", type=float, help="per picture; default: as in the rates")
+    add("--hours", type=float, help="length of the night; calculates the nodes")
     add(
         "--cpu-nodes",
         type=int,
         default=0,
         metavar="N",
-        help="with --hours left out: hours are told",
+        help="without --hours: calculates the hours",
     )
-    add("--cpu-cores", type=int, default=16, metavar="N", help="of a CPU node (c7i.4xlarge)")
-    add("--cpu-price", type=float, default=0.82, help="of a CPU node for an hour")
-    add("--gpu-speed", type=float, metavar="CORES", help="cores that a GPU replaces on the models")
+    add("--cpu-cores", type=int, default=16, metavar="N", help="per CPU node (c7i.4xlarge)")
+    add("--cpu-price", type=float, default=0.82, help="per CPU node and hour")
+    add(
+        "--gpu-speed", type=float, metavar="CORES", help="cores that a GPU replaces in segmentation"
+    )
     add("--gpu-nodes", type=int, default=1, metavar="N")
-    add("--gpus", type=int, default=1, metavar="N", help="of a GPU node (g6.2xlarge)")
-    add("--gpu-price", type=float, default=1.22, help="of a GPU node for an hour")
-    add("--gigabits", type=float, default=5, help="of network a CPU node has, a second")
-    add("--start-minutes", type=float, default=START_HOURS * 60, help="until a node is at work")
+    add("--gpus", type=int, default=1, metavar="N", help="per GPU node (g6.2xlarge)")
+    add("--gpu-cores", type=int, default=8, metavar="N", help="CPU cores per GPU node")
+    add(
+        "--gpu-gigabits", type=float, default=10, help="bandwidth per GPU node, gigabits per second"
+    )
+    add("--gpu-price", type=float, default=1.22, help="per GPU node and hour")
+    add("--gigabits", type=float, default=5, help="bandwidth per CPU node, gigabits per second")
+    add("--start-minutes", type=float, default=START_HOURS * 60, help="until a node works")
     given = parser.parse_args(arguments)
     try:
         rates = read_rates(given.rates.read_text())
     except OSError as error:
         raise ConfigurationError(f"{given.rates} cannot be read: {error.strerror}") from error
-    gpu = Pool(given.gpu_nodes, given.gpus, given.gpu_price) if given.gpu_speed else None
+    gpu = None
+    if given.gpu_speed:
+        gpu = Pool(
+            given.gpu_nodes, given.gpus, given.gpu_price, given.gpu_gigabits, given.gpu_cores
+        )
     return Plan(
         pictures=given.pictures,
         rates=rates if given.megapixels is None else rates.at(given.megapixels),
@@ -96,7 +107,7 @@ def parse(arguments: Sequence[str] | None = None) -> Plan:
 
 
 def readable(plan: Plan, night: Night) -> str:
-    """The answer for a terminal."""
+    """The night for a terminal."""
     rates = plan.rates
     pools = f"{night.cpu_nodes} CPU nodes of {plan.cpu.slots} cores"
     if plan.gpu:
@@ -105,16 +116,17 @@ def readable(plan: Plan, night: Night) -> str:
     return "\n".join(
         [
             f"{plan.pictures} pictures of {rates.megapixels:.1f} megapixels, {gigabytes:.0f} GB",
-            f"a picture: {rates.cpu:.3f} s of a core, and {rates.models:.3f} s in the models",
+            f"per picture: {rates.reading:.3f} s of a core to read, locate and crop,"
+            f" {rates.segment:.3f} s to segment, {rates.measure:.3f} s to measure",
             f"on {pools}: {night.hours:.2f} hours, of which {plan.start_hours:.2f} to start",
-            f"{night.pictures_a_second:.1f} pictures a second, bound by the {night.bound_by}",
-            f"cost: {night.cost:.2f}, the head and the storage not counted",
+            f"{night.pictures_per_second:.1f} pictures per second, limited by the {night.bound_by}",
+            f"cost: {night.cost:.2f}, without head and storage",
         ]
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, calculate, say it."""
+    """Parse the command line, calculate, print the night; the exit code."""
     try:
         plan = parse(arguments)
         night = plan.night()

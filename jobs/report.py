@@ -5,17 +5,21 @@
     python jobs/report.py --results s3://screening/results --pictures 100
     python jobs/report.py --results results --verdicts verdicts.csv --to labelled
     python jobs/report.py --results source-results --as-reference --bundle runs/mine
+    python jobs/report.py --results results --against old-results
 
 With a site file (docs/site.toml), --results and --bundle may be left out.
 
-The report is a page without a server: <results>/reports/<run>/index.html. The suspects' pictures
-are read again from the archive; where it cannot be reached, the outlines are drawn alone. With
---verdicts, an exported file of verdicts becomes a manifest with pictures, masks and labels, which
-jobs/calibrate.py and jobs/train.py read as `manifest:labelled/manifest.csv`. With --as-reference,
-the rows (of the pictures that the bundle learned from, screened with it) go beside the bundle, and
-later nights are compared with them.
+The report is a page that needs no server: <results>/reports/<run>/index.html. The pictures of the
+suspects are read again from the archive. If the archive cannot be reached, the report shows only
+the outlines.
 
-Exit codes: 0 done, 2 bad configuration.
+--verdicts makes a manifest with pictures, masks and labels from an exported file of verdicts;
+jobs/calibrate.py and jobs/train.py read it as `manifest:labelled/manifest.csv`. --as-reference
+copies the rows beside the bundle, and later nights are compared with them: screen the pictures that
+the bundle learned from to get such rows. --against writes a page that compares the current rows
+with those of another bundle on the same archive or, with --version, with an earlier version.
+
+Exit codes: 0 done; 2 bad configuration.
 """
 
 import argparse
@@ -28,53 +32,62 @@ from fundus import site
 from fundus.drift import reference
 from fundus.errors import ConfigurationError
 from fundus.models import bundle as bundles
-from fundus.report import labels, night, run
+from fundus.report import comparison, labels, night, run
 from fundus.storage.places import open_place
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to write."""
+    """The checked command line."""
 
     results: str
-    """Folder or s3:// URI of a screening's results."""
+    """Folder or s3:// URI of the results."""
     report: run.Config
     uri_map: Path | None
-    """Parquet file that says which pseudonym is which URI, as screening wrote it."""
+    """Parquet file with the URI of each pseudonym, as screening wrote it."""
     verdicts: Path | None
-    """A file that the report exported; None writes the report."""
+    """A file that the report exported; None to write the report."""
     to: Path | None
-    """Where the manifest of the verdicts goes."""
+    """Folder for the manifest of the verdicts."""
 
     bundle: str
-    """Where the bundle lies whose reference the run is compared with."""
+    """The bundle with whose reference the run is compared."""
     as_reference: bool
     """Make the rows the reference of the bundle."""
+
+    against: str
+    """Results of another bundle on the same archive; "" for no comparison."""
+    version: int | None
+    """The version of those results; None for the newest."""
 
     def __post_init__(self) -> None:
         if (self.verdicts is None) != (self.to is None):
             raise ConfigurationError("--verdicts and --to go together: give both or neither")
+        if self.version is not None and not self.against:
+            raise ConfigurationError("--version is the version of --against: give both")
         if self.report.most_pictures < 0:
             raise ConfigurationError(f"--pictures {self.report.most_pictures}: give 0 or more")
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
-    """Command line to a checked configuration."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--results", metavar="URI", help="folder or s3:// place of the rows")
+    add("--results", metavar="URI", help="folder or s3:// URI of the results")
     add("--run", metavar="ID", help="default: the newest run that has rows")
     add("--pictures", type=int, default=40, metavar="N", help="suspects to show with a picture")
     add("--name", help="the site's name for the title; default: that of the site file")
-    add("--uri-map", type=Path, metavar="FILE", help="which pseudonym is which URI")
+    add("--uri-map", type=Path, metavar="FILE", help="the URI of each pseudonym")
     add("--verdicts", type=Path, metavar="CSV", help="read a grader's exported verdicts")
     add("--to", type=Path, metavar="DIR", help="folder for the manifest of the verdicts")
     add("--bundle", metavar="URI", help="the bundle that screened; default: the package's")
     add("--as-reference", action="store_true", help="compare later nights with these rows")
+    add("--against", metavar="URI", default="", help="compare with the results of another bundle")
+    add("--version", type=int, metavar="N", help="of --against; default: the newest")
     given = site.parse(parser, arguments, needed=("results",), bundle=str(bundles.default_folder()))
     report = run.Config(given.run, given.pictures, given.name)
     return Config(
@@ -85,19 +98,28 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         given.to,
         given.bundle,
         given.as_reference,
+        given.against,
+        given.version,
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, write, say where."""
+    """Parse the command line, write, print the location; the exit code."""
     try:
         config = parse(arguments)
         for file in (config.uri_map, config.verdicts):
             if file and not file.is_file():
-                raise ConfigurationError(f"{file}: no such file")
+                raise ConfigurationError(f"{file}: no such file; check the path")
         place = open_place(config.results)
+        sources = run.sources(config.uri_map) if config.uri_map else None
+        if config.against:
+            other = open_place(config.against)
+            compared = comparison.write(
+                place, other, config.version, site=config.report.site, sources=sources
+            )
+            print(f"{compared.both} pictures compared: {compared.uri}")
+            return 0
         if config.verdicts and config.to:
-            sources = run.sources(config.uri_map) if config.uri_map else None
             print(labels.write(place, config.verdicts, config.to, sources).sentence)
             return 0
         if config.as_reference:

@@ -1,21 +1,21 @@
 #!/usr/bin/env python
-"""Screen an archive: one Parquet row for every picture, or the reason why it has no measures.
+"""Screen an archive: one row per picture, with its measures or the reason why it has none.
 
     python jobs/screen.py --archive photographs --results results
     python jobs/screen.py --archive s3://clinic/2027 --results s3://screening/results
     python jobs/screen.py --archive photographs --results results --status
     ray job submit -- jobs/screen.py --archive s3://clinic/2027 --results s3://screening/results
 
-The archive is a folder, s3://bucket/prefix (gs://, az:// where fsspec's plugin is installed) or
-@FILE, a text file with a URI a line; zip and tar files in it are looked into. <results>/rows is
-a Delta table with the newest row of every picture. The same command again does what is missing,
-after a kill too. A page for graders is written beside the rows, see jobs/report.py. Credentials
-come from the standard AWS chain;
-pseudonyms from the key in the environment variable FUNDUS_PSEUDONYM_KEY.
+The archive is a folder, s3://bucket/prefix (gs:// and az:// if fsspec's plugin is installed) or
+@FILE, a text file with one URI per line. Members of zip and tar files are screened too.
+<results>/rows is a Delta table with the newest row of every picture. Run the same command again to
+screen what is missing, also after a kill. A report for graders is written beside the rows
+(jobs/report.py). Credentials come from the standard AWS chain, and the key of pseudonyms from the
+environment variable FUNDUS_PSEUDONYM_KEY.
 
 With a site file (docs/site.toml), arguments that it holds may be left out.
 
-Exit codes: 0 every object has its row, failed pictures included; 2 bad configuration; 3 done, but
+Exit codes: 0 every object has its row, including failed pictures; 2 bad configuration; 3 done, but
 more failures than --max-failure-rate; 5 another run holds the results.
 """
 
@@ -30,9 +30,10 @@ from fundus import site
 from fundus.errors import ConfigurationError, full_disk_explained
 from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
+from fundus.models.turns import PROFILES
 from fundus.report import night, run
 from fundus.runtime.session import ray_session
-from fundus.screening import pipeline, report, standing
+from fundus.screening import pipeline, report, status
 from fundus.screening.settings import GRADABILITY, Screening
 from fundus.storage.places import open_place
 
@@ -41,56 +42,59 @@ HELD = 5
 
 @dataclass(frozen=True)
 class Config:
-    """What the command line asks for."""
+    """The checked command line."""
 
     screening: Screening
     bundle: bundles.Bundle
     bundle_uri: str
-    """Where the bundle lies."""
+    """Folder or s3:// URI of the bundle."""
     status: bool
-    """Only tell how things stand."""
+    """Print the status of the results and screen nothing."""
     report: bool
     """Write the report of the run beside its rows."""
     site: str
     """The site's name for the report; "" without one."""
     max_failure_rate: float
-    """Share of failed rows from which the exit code is 3."""
+    """Share of failed rows above which the exit code is 3."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_failure_rate <= 1:
             raise ConfigurationError(
-                f"--max-failure-rate {self.max_failure_rate}: give a share, 0 to 1"
+                f"--max-failure-rate {self.max_failure_rate}: give a share from 0 to 1"
             )
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
-    """Command line to a checked configuration."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog=(__doc__ or "").split("\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--archive", metavar="URI", help="where the photographs are")
-    add("--results", metavar="URI", help="folder or s3:// place for the rows")
+    add("--archive", metavar="URI", help="folder, s3:// URI or list of the photographs")
+    add("--results", metavar="URI", help="folder or s3:// URI for the rows")
     add("--bundle", metavar="URI", help="default: the package's")
     add(
-        "--status", action="store_true", help="say what is done, missing and failed; screen nothing"
+        "--status",
+        action="store_true",
+        help="print what is done, missing and failed; screen nothing",
     )
-    add("--retry-failed", action="store_true", help="screen failed objects anew")
-    add("--max-failure-rate", type=float, default=1.0, metavar="SHARE", help="then exit code 3")
-    add("--no-report", dest="report", action="store_false", help="write no page for graders")
+    add("--retry-failed", action="store_true", help="screen failed objects again")
+    add("--max-failure-rate", type=float, default=1.0, metavar="SHARE", help="above it: exit 3")
+    add("--no-report", dest="report", action="store_false", help="write no report for graders")
     add(
         "--precropped",
         action=argparse.BooleanOptionalAction,
         help="the pictures are disc crops already",
     )
-    add("--gradability", choices=GRADABILITY, help="of pictures that show little; default: advise")
+    add("--gradability", choices=GRADABILITY, help="pictures of poor quality; default: advise")
+    add("--profile", choices=PROFILES, help="passes per picture: all, or a quarter; default: exact")
     add("--limit", type=int, metavar="N", help="only the first N objects")
-    add("--suffix", action="append", default=[], help="only names that end so; may be repeated")
+    add("--suffix", action="append", default=[], help="only names with this end; may be repeated")
     add("--glob", help="only paths below the archive that match")
     add("--modified-since", type=_moment, metavar="TIME", help="2027-01-31, or with T12:00:00")
-    add("--system-files", action="store_true", help="list Thumbs.db, ._* and their like, too")
+    add("--system-files", action="store_true", help="also list Thumbs.db, ._* and the like")
     add("--take-over", action="store_true", help="take the results from a run known to be dead")
     add(
         "--pseudonymise-uris",
@@ -98,7 +102,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         action=argparse.BooleanOptionalAction,
         help="rows carry an HMAC instead of the URI",
     )
-    add("--uri-map", type=Path, metavar="FILE", help="write which pseudonym is which URI")
+    add("--uri-map", type=Path, metavar="FILE", help="write the URI of each pseudonym")
     add("--dicom-seg", metavar="URI", help="write DICOM Segmentations and Structured Reports here")
     given = site.parse(
         parser,
@@ -106,6 +110,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         needed=("archive", "results"),
         bundle=bundles.default_folder(),
         gradability="advise",
+        profile="exact",
         precropped=False,
         pseudonyms=False,
     )
@@ -119,6 +124,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         modified_since=given.modified_since,
         system_files=given.system_files,
         gradability=given.gradability,
+        profile=given.profile,
         retry_failed=given.retry_failed,
         take_over=given.take_over,
         pseudonymise_uris=given.pseudonyms,
@@ -139,14 +145,14 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, screen, say what came out."""
+    """Parse the command line, screen, print the summary; the exit code."""
     try:
         config = parse(arguments)
         if config.status:
-            found = standing.standing(
+            found = status.look_up(
                 config.screening, config.screening.results, config.bundle.measuring
             )
-            print(standing.readable(found))
+            print(status.readable(found))
             return 0
         with full_disk_explained(), ray_session():
             summary = pipeline.screen(
@@ -166,14 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if summary.exit_code:
         print(
             f"screen: {summary.failure_rate:.1%} of the rows failed, more than the"
-            f" {config.max_failure_rate:.1%} of --max-failure-rate",
+            f" {config.max_failure_rate:.1%} of --max-failure-rate: see the reasons above",
             file=sys.stderr,
         )
     return summary.exit_code
 
 
 def _moment(text: str) -> datetime:
-    """An ISO 8601 day or time; UTC where it says no zone."""
+    """Parse an ISO 8601 day or time; UTC unless it has a zone."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

@@ -7,8 +7,10 @@
 
 With a site file (docs/site.toml), arguments that it holds may be left out.
 
-The same command again goes on where the last one ended. Exit codes: 0 trained, 2 bad configuration.
-The summary, which the last line names, holds the last epoch's figures and the bundle's digest.
+To resume, run the same command again. The last line names the summary, a file with the figures of
+the last epoch and the bundle's digest.
+
+Exit codes: 0 trained; 2 bad configuration.
 """
 
 import argparse
@@ -30,7 +32,7 @@ ROLES = {"detector": DETECTOR, "segmenter": SOURCE_ONLY}
 
 
 def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
-    """Command line to a checked configuration."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
         epilog=(__doc__ or "").split("\n", 1)[1],
@@ -38,12 +40,12 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
     )
     parser.add_argument("network", choices=ROLES)
     parser.add_argument("--source", action="append", help="layout:path?key=value")
-    parser.add_argument("--bundle", help="folder or s3:// place of the network")
-    parser.add_argument("--recipe", help=f"default: quick; of {', '.join(BOOKS)}")
+    parser.add_argument("--bundle", help="folder or s3:// URI of the bundle")
+    parser.add_argument("--recipe", help=f"{', '.join(BOOKS)}; default: quick")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
     parser.add_argument("--encoder", type=Path, help="ImageNet weights, safetensors, when offline")
     parser.add_argument("--from-scratch", action="store_true", help="without ImageNet weights")
-    parser.add_argument("--start", help="bundle to go on from")
+    parser.add_argument("--start", help="bundle whose segmenter training starts from")
     workers.add_arguments(parser)
     given = site.parse(
         parser, arguments, needed=("source", "bundle"), storage="runs", recipe="quick"
@@ -63,10 +65,10 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, train, say what came out."""
+    """Parse the command line, train, print the result; the exit code."""
     try:
         config = parse(arguments)
-        with full_disk_explained(), ray_session(level=logging.INFO):
+        with full_disk_explained(), ray_session(level=logging.INFO, dashboard=True):
             workers.check_room(config.workers, reachable())
             name, bundle, history = train(config)
     except ConfigurationError as error:

@@ -1,7 +1,7 @@
 """Ray clusters of several nodes on this machine, for the tests marked `cluster`.
 
-Each lives in a folder, a home and ports of its own, and its processes are found again by that
-folder: another Ray on the machine is never touched.
+Each has a folder, a home and ports of its own, and its processes are identified by that folder: any
+other Ray on the machine is left alone.
 """
 
 import json
@@ -62,7 +62,7 @@ class FakeNodes(FakeMultiNodeProvider):
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs."""
+    """A running head."""
 
     gcs: str
     dashboard: str
@@ -116,7 +116,7 @@ class Head:
         raise AssertionError(f"no node came: {said}")
 
     def driver(self, script: str, **env: str) -> subprocess.Popen:
-        """A Python script that `ray.init()` connects; the output is one text."""
+        """Start a Python script that connects by `ray.init()`; its output is one text."""
         return subprocess.Popen(
             [sys.executable, "-c", script],
             env=self.env | env,
@@ -128,7 +128,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Host:
-    """A network namespace that a cable joins to this machine."""
+    """A network namespace that a virtual cable connects to this machine."""
 
     name: str
     ip: str
@@ -141,13 +141,13 @@ class Host:
         return ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", within, "sh"]
 
     def cut(self) -> None:
-        """Pull the cable: packets are lost, nobody is told."""
+        """Cut the cable: packets are lost without any notice."""
         ip("link", "set", self.cable, "down")
 
 
 @contextmanager
 def host() -> Iterator[Host]:
-    """A second host; the test is skipped where none can be made."""
+    """A second host; the test is skipped if none can be made."""
     if os.geteuid() or not shutil.which("ip"):
         pytest.skip("network namespaces want root and iproute2")
     number = os.getpid() % 250
@@ -175,7 +175,7 @@ def ip(*words: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nothing listens on."""
+    """Free ports of 127.0.0.1."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -206,10 +206,15 @@ def head(
     gcs, dashboard, client, agent, metrics = free_ports(5)
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     env |= {
+        # Ray starts workers at niceness 15: beside busy test processes they needed minutes.
+        "RAY_worker_niceness": "0",
         "HOME": str(home),
+        # The graphs of bundles that were converted before: no import of PyTorch in a screening.
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser()),
         "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token" if token else "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
     }
     if token:
@@ -286,7 +291,7 @@ def _autoscaling(pools: dict[str, dict[str, Any]], gcs: int, idle_minutes: float
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """All that run from this folder, this process left out."""
+    """All processes that run from this folder, except this one."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -298,7 +303,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def a_node(folder: Path, resources: str) -> psutil.Process:
-    """The raylet of a node that offers this, as `GPU,1`; StopIteration where there is none."""
+    """The raylet of a node with a resource such as `GPU,1`; StopIteration if there is none."""
     return next(process for process in processes_of(folder) if _offers(process, resources))
 
 
@@ -310,7 +315,7 @@ def _offers(process: psutil.Process, resources: str) -> bool:
 
 
 def kill(node: psutil.Process) -> None:
-    """SIGKILL of a node with all that runs on it, as when its plug is pulled."""
+    """Kill a node and all its processes with SIGKILL, as a power failure would."""
     for process in [*node.children(recursive=True), node]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -328,7 +333,7 @@ def listens(port: int) -> bool:
 
 
 def wait(until: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true answer; AssertionError after so many seconds."""
+    """Wait for the first true result and return it; AssertionError on timeout."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answer := until():

@@ -27,20 +27,18 @@ settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file in one process, and begin with the files that start clusters.
+    """Begin with the files that start clusters, then those that start Ray: the short ones are last.
 
-    Clusters mostly wait, so that the other process has the cores meanwhile; what is short comes
-    last and fills the gaps.
+    Clusters mostly wait, so that the other process has the cores meanwhile.
     """
-    waits = {item.path for item in items if item.get_closest_marker("cluster")}
-    items.sort(key=lambda item: item.path not in waits)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.name))
+    clusters = {item.path for item in items if item.get_closest_marker("cluster")}
+    ray = {item.path for item in items if "ray_local" in item.fixturenames}
+    items.sort(key=lambda item: (item.path not in clusters, item.path not in ray))
 
 
 @pytest.fixture(scope="session")
 def fundus_data() -> Path:
-    """The folder of real pictures, with `manifest.csv`, that FUNDUS_DATA names."""
+    """The folder of real pictures with `manifest.csv`, from FUNDUS_DATA."""
     folder = os.environ.get("FUNDUS_DATA")
     if not folder:
         pytest.skip("FUNDUS_DATA is not set: no real pictures here")

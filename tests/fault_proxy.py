@@ -1,4 +1,4 @@
-"""A proxy between S3 clients and their server that breaks what passes, by chance or by script.
+"""A proxy between S3 clients and their server that breaks requests, at random or by plan.
 
     with FaultProxy(server.endpoint, seed=1, share=0.05) as proxy:
         os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint

@@ -5,7 +5,7 @@
         os.environ["AWS_CA_BUNDLE"] = str(network.ca)
         os.environ["HTTPS_PROXY"] = network.proxy
 
-The hosts have no address: who does not ask the proxy does not reach them. `network.endpoint` is the
+The hosts have no address: they can be reached only through the proxy. `network.endpoint` is the
 same TLS without the proxy.
 """
 

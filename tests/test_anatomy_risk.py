@@ -1,4 +1,4 @@
-"""Risk: the formula by hand, what must hold for any eye, and the threshold."""
+"""Risk: the formula calculated by hand, properties that hold for any eye, and the threshold."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Augmentation moves picture and mask together, and colours the picture alone."""
+"""Augmentation moves picture and mask together, and recolours only the picture."""
 
 import numpy as np
 import pytest

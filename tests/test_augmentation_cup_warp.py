@@ -1,4 +1,4 @@
-"""The anatomical warp changes the cup alone; the target's look changes colours alone."""
+"""The anatomical warp changes only the cup; the target's look changes only colours."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Negatives show no disc, and their masks say so."""
+"""Negatives show no disc, and their masks are empty."""
 
 import pytest
 import torch

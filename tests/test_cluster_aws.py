@@ -4,6 +4,7 @@ The stand-in (moto) answers AWS's API in this process: it makes the stack, finds
 nodes. Whether AWS would refuse a call by policy it cannot tell: the policies are read instead.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from botocore.awsrequest import AWSResponse
 from cfnlint.api import lint_all
 from moto import mock_aws
+from moto.ec2.models.instance_types import InstanceTypeBackend
 from ray.autoscaler._private.providers import _get_node_provider_cls
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.node_launch_exception import NodeLaunchException
@@ -34,12 +36,19 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def _account(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    # Other tests of this process have an S3 server of their own in the environment.
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
     monkeypatch.setenv("BOTO_CREATE_MAX_RETRIES", "1")
     monkeypatch.setenv("HOME", str(home))
-    region = yaml.safe_load((ROOT / "cluster.yaml").read_text())["provider"]["region"]
-    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    monkeypatch.setenv("AWS_DEFAULT_REGION", config["provider"]["region"])
+    # Ray lists every type of instance; moto needs 14 s to describe all that it knows.
+    ours = {kind["node_config"]["InstanceType"] for kind in config["available_node_types"].values()}
+    few = [kind for kind in InstanceTypeBackend.instance_types if kind.name in ours]
+    monkeypatch.setattr(InstanceTypeBackend, "instance_types", few)
     with mock_aws():
         ec2 = boto3.client("ec2")
         given = {

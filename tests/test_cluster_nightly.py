@@ -100,5 +100,5 @@ def test_a_night_that_is_no_date_is_one_sentence_and_code_2(
     nightly: ModuleType, cluster: Cluster, night: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nightly.main(["--night", night]) == 2
-    assert capsys.readouterr().err == f"nightly: --night {night}: give a date, as 2027-01-31\n"
+    assert capsys.readouterr().err == f"nightly: --night {night}: give a date such as 2027-01-31\n"
     assert not cluster.jobs

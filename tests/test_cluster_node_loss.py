@@ -1,4 +1,8 @@
-"""Real jobs on a cluster that loses a node in the middle: every row once, training to its end."""
+"""Real jobs on a cluster that loses a node in the middle: every row once, training to its end.
+
+All are slow. In the quick run tests/test_cluster_autoscaling.py kills a node under screening's
+stages, and tests/test_training_elastic.py under a training.
+"""
 
 import subprocess
 from pathlib import Path
@@ -80,6 +84,7 @@ def test_a_gpu_node_that_the_autoscaler_brought_is_killed(archive: Path, bundle:
         check_whole(started, bundle.parent / "results")
 
 
+@pytest.mark.slow
 def test_the_link_to_a_host_is_cut(archive: Path, bundle: Path) -> None:
     with (
         clusters.host() as host,

@@ -1,4 +1,4 @@
-"""Both eyes of a person lie on one side of every split."""
+"""Both eyes of a person are on the same side of every split."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_the_validation_split_keeps_persons_together() -> None:
 
 
 def test_without_persons_each_eighth_picture_validates() -> None:
-    """As the bundles that are published were trained."""
+    """The published bundles were trained in this way."""
     _, validate = batches.split([str(number) for number in range(17)])
     assert validate.tolist() == [7, 15]
 

@@ -304,8 +304,8 @@ def test_a_wrong_row_is_named(table: str, reason: str, tmp_path: Path) -> None:
         ("refuge", "layouts: " + ", ".join(LAYOUTS)),
         ("papila:x", "layouts: "),
         ("refuge:x?side=left", "keys: split"),
-        ("drishti-gs:.?consensus=5", "consensus=5: not one of 1, 2, 3, 4"),
-        ("drishti-gs:?split=test", "wants a path"),
+        ("drishti-gs:.?consensus=5", "consensus=5: give one of 1, 2, 3, 4"),
+        ("drishti-gs:?split=test", "needs a path"),
         ("origa:x?split", "key=value"),
         ("synthetic:?camera=phone", "clinic, hospital, handheld"),
         ("synthetic:?count=none", "count=none"),
@@ -374,7 +374,7 @@ def test_a_manifest_on_s3_reads_no_file_of_this_machine(tmp_path: Path, site: st
     secret = picture(tmp_path / "secret.png")
     for path in (str(secret), "../" * 6 + str(secret)):
         open_place(site).put("m.csv", f"image\n{path}\n".encode())
-        with pytest.raises(ValueError, match="no name below a place"):
+        with pytest.raises(ValueError, match="not a path below"):
             open_set(f"manifest:{site}/m.csv")
 
 
@@ -420,5 +420,5 @@ def test_folds_part_every_layout_by_the_pictures_themselves(tmp_path: Path) -> N
     assert 0.2 < len(held) / 120 < 0.47
     assert {f"copy_{name}" for name in held if name[0] != "c"} == {n for n in held if n[0] == "c"}
     assert (ids(folder, "learn"), ids(folder, "held")) == (learn, held)
-    with pytest.raises(ValueError, match=r"fold=test: not one of learn, held"):
+    with pytest.raises(ValueError, match=r"fold=test: give one of learn, held"):
         open_set(f"{folder}?fold=test")

@@ -4,8 +4,10 @@ import subprocess
 import traceback
 import warnings
 
+import cv2
 import highdicom
 import numpy as np
+import pyarrow as pa
 import pydicom
 import pytest
 from dicom_files import dicom_file
@@ -13,11 +15,14 @@ from pydicom import uid
 
 from fundus.anatomy.biomarkers import vcdr
 from fundus.anatomy.labels import cup_of, disc_of
+from fundus.decoding.picture import pictures
 from fundus.dicom_out.seg import segmentation
 from fundus.dicom_out.source import file_name
 from fundus.dicom_out.sr import report
-from fundus.images import roi
-from fundus.images.picture import pictures
+from fundus.field import roi
+from fundus.ledger import row
+from fundus.ledger.runs import Run
+from fundus.screening.dicom import WriteObjects
 
 RESULT = "file:///a/b.dcm\n1-2\n5e5e\nframes"
 ABOUT = {"bundle": "5e" * 32, "identity": RESULT}
@@ -135,6 +140,25 @@ def test_file_names_and_errors_name_nobody():
             said.append("".join(traceback.format_exception(error)))
     assert len(said) > 3
     assert not [text for text in said for word in ("lanted", "PLANTED", "1942") if word in text]
+
+
+@pytest.mark.parametrize("missing", ["SOPInstanceUID", "SOPClassUID", "StudyInstanceUID"])
+def test_a_measured_eye_without_its_uids_stays_ok_and_its_row_says_that_no_object_was_made(
+    tmp_path, missing
+):
+    mask = cv2.imencode(".png", MASK[55:145, 155:245])[1].tobytes()
+    measured = {
+        **{"uri": "a.dcm", "etag": "1", "status": "ok", "mask_png": mask, "vcdr": 0.5},
+        **{"roi_x": 155.0, "roi_y": 55.0, "roi_size": 90.0, "height": 240, "width": 320},
+    }
+    rows = row.table({k: [v, v] for k, v in measured.items()}, "r", "5e" * 32, "frames")
+    headers = pa.array([header(without=[missing]), header()], pa.binary())
+    told = WriteObjects(str(tmp_path), Run("r", "5e" * 32, "frames"))(
+        rows.append_column("header", headers)
+    )
+    assert told["status"].to_pylist() == ["ok", "ok"] and told["vcdr"].to_pylist() == [0.5, 0.5]
+    assert told["flags"].to_pylist() == [["no_dicom_out"], None]
+    assert len(list(tmp_path.rglob("*.dcm"))) == 2  # of the other
 
 
 @pytest.mark.parametrize(

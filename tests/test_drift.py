@@ -1,4 +1,4 @@
-"""Drift: another camera raises the alarm, one camera's own variety does not; who is told."""
+"""Drift: another camera raises the alarm, the variety of one camera does not."""
 
 import json
 
@@ -114,7 +114,7 @@ def test_the_source_goes_beside_the_bundle_without_subjects(tmp_path, monkeypatc
     assert loaded["subject"].null_count == 40 and "uri" not in loaded.column_names
     drift = nights.look(rows(60, 9, red=90.0), NIGHT, bundle="b", source=loaded)
     assert drift.alarm and drift.sentence.startswith("The pictures are not the source's: adapt.")
-    with pytest.raises(ConfigurationError, match="screen its source"):
+    with pytest.raises(ConfigurationError, match="screen the pictures"):
         reference.save("results", str(tmp_path), "a" * 64)
 
 

@@ -1,4 +1,4 @@
-"""Calibration: it finds a law that is known, does not overfit, and measures as screening does."""
+"""Calibration finds a known law, does not overfit, and measures as screening does."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from fundus.anatomy.risk import logistic
 from fundus.datasets.synthetic import clinic, draw, hospital
 from fundus.evaluation import calibration
 from fundus.evaluation.calibration import Eyes, cross_validate, fit, folds
-from fundus.images.roi import Roi
+from fundus.field.fov import field_of_view
+from fundus.field.roi import Roi
 from fundus.models import bundle as bundles
 from fundus.models.predictor import Predictor
 from fundus.screening import columns, light, models
@@ -48,7 +49,7 @@ def test_every_eye_is_held_back_once_and_each_fold_has_both_classes():
 
 
 def test_no_eye_is_judged_by_a_fit_that_saw_it(monkeypatch):
-    """A fit that learns its eyes by heart, and knows nothing of others, ranks by chance."""
+    """A fit that memorises its eyes and knows nothing about others ranks at random."""
 
     class Memory:
         def __init__(self, eyes):
@@ -73,18 +74,19 @@ def test_cross_validation_finds_a_law_calibrated_and_its_threshold_as_stated():
 
 
 @pytest.mark.parametrize("crops", [False, True])
-def test_a_picture_is_measured_as_screening_measures_it(monkeypatch, crops):
-    monkeypatch.setattr(models.ray, "get", lambda bundle: bundle)
+def test_a_picture_is_measured_as_screening_measures_it(crops):
     bundle = bundles.load(bundles.default_folder())
+    predictor = Predictor(bundle)
     images = [draw(camera, 3).image for camera in (clinic(), hospital())]
     nothing = np.zeros((1, 1, 1, 1), np.float32)
     batch = batch_of([nothing] * 2, [Roi(0, 0, 1)] * 2, ["ok", "ok"])
     batch["image"] = columns.tensors(images)
-    batch = models.Locate(bundle, crops)(batch)
-    batch = models.Segment(bundle)(light.crop(batch, side=bundle.preprocessing.roi_side))
+    batch["field"] = columns.tensors([None, None] if crops else list(map(field_of_view, images)))
+    batch = models.Locate(predictor, precropped=crops)(batch)
+    batch = models.Segment(predictor)(light.crop(batch, side=predictor.side))
     table = light.Measure(bundle.thresholds, None, RUN)(batch)
     for screened, image in zip(table.to_pylist(), images, strict=True):
-        eye = calibration.measure_picture(image, Predictor(bundle), precropped=crops)
+        eye = calibration.measure_picture(image, predictor, precropped=crops)
         assert (screened["vcdr"], screened["vcdr_sd"]) == pytest.approx(
             (eye.biomarkers.vcdr, eye.vcdr_sd), rel=1e-4
         )

@@ -1,4 +1,4 @@
-"""The detector's table counts what it should."""
+"""The table of detection counts hits and misses correctly."""
 
 import pytest
 

@@ -13,7 +13,7 @@ from fundus.errors import ConfigurationError
 from fundus.evaluation import scoring, tables
 from fundus.evaluation.scoring import evaluate
 from fundus.evaluation.sheet import EXPERT, PREDICTED, Tile, draw_sheet
-from fundus.images import roi
+from fundus.field import roi
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY
 from fundus.models.predictor import Detection
 from fundus.models.thresholds import Thresholds

@@ -1,4 +1,4 @@
-"""A few labelled eyes set a site's thresholds where they help, and change nothing where not."""
+"""A few labelled eyes change a site's thresholds if that helps, and nothing otherwise."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from test_models_bundle import tiny_bundle
 
 from fundus.evaluation import structures
 from fundus.evaluation.structures import Eyes, Table
-from fundus.images import roi
+from fundus.field import roi
 from fundus.models import bundle as bundles
 from fundus.models.predictor import Detection
 from fundus.models.thresholds import Thresholds
@@ -26,7 +26,7 @@ def soft(radius: float, width: float = 3.0) -> np.ndarray:
 
 
 def eyes(count: int, cup_convention: Callable[[float], float], noise: float = 0.3) -> Eyes:
-    """Eyes whose experts draw the disc where the network does, and the cup by their own custom."""
+    """Eyes whose experts draw the disc as the network does, and the cup by their own convention."""
     draw = np.random.default_rng(0)
     maps, truth = [], []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""House rules that a test can hold: imports go down, nothing works at import."""
+"""House rules that a test can check: imports go down, and importing starts nothing."""
 
 import ast
 import subprocess
@@ -11,27 +11,32 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     "images": 1,
+    "field": 1,
     "anatomy": 1,
     "synthetic": 1,
     "storage": 1,
-    "augmentation": 2,
-    "datasets": 2,
-    "dicom_out": 2,
-    "models": 2,
-    "ledger": 2,
-    "runtime": 3,
-    "cluster": 4,
-    "screening": 4,
-    "training": 4,
-    "evaluation": 4,
-    "drift": 3,
-    "notebook": 3,
-    "report": 4,
-    "jobs": 5,
-    "__init__.py": 5,
+    "dicom_in": 2,
+    "containers": 2,
+    "decoding": 3,
+    "archive": 3,
+    "augmentation": 4,
+    "datasets": 4,
+    "dicom_out": 4,
+    "models": 4,
+    "ledger": 4,
+    "runtime": 5,
+    "drift": 5,
+    "notebook": 5,
+    "cluster": 6,
+    "screening": 6,
+    "training": 6,
+    "evaluation": 6,
+    "report": 6,
+    "jobs": 7,
+    "__init__.py": 7,
 }
-RAY_FROM = 3
-TORCH_FROM = 2
+RAY_FROM = 5
+TORCH_FROM = 4
 
 
 def sources() -> list[Path]:

@@ -1,11 +1,11 @@
-"""jobs/calibrate.py from the command line's words to a bundle that carries its risk."""
+"""jobs/calibrate.py from the command line to a bundle with a risk model."""
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_models_bundle import tiny_bundle
 
-from fundus.images import roi
+from fundus.field import roi
 from fundus.models import bundle as bundles
 from fundus.models.predictor import Detection
 from jobs import calibrate

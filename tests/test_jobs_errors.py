@@ -46,7 +46,7 @@ def test_a_mistake_is_one_sentence(
 
 
 def test_a_bug_in_a_jobs_own_process_exits_with_1() -> None:
-    """Where no job catches it, Python prints the traceback; one process stands for all jobs."""
+    """No job catches it, so Python prints the traceback; one process stands for all jobs."""
     code = """
 import os, runpy, sys
 import fundus.cluster.sizing as sizing

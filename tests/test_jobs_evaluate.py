@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from fundus.datasets.public import open_set
+from fundus.models import architectures, networks
 from fundus.models import bundle as bundles
-from fundus.models import networks
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, Network, Preprocessing
 from jobs import evaluate
 
@@ -37,9 +37,9 @@ def tiny(tmp_path_factory, drawn):
     """A bundle of small networks with random weights, whose adapted one met the drawn eyes."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # two threads on two busy cores: 1.6 s a picture instead of 0.07 s
-    deeplab = networks.DeepLabConfig(aspp_channels=8, low_channels=8)
+    deeplab = architectures.DeepLabConfig(aspp_channels=8, low_channels=8)
     configs = {
-        DETECTOR: networks.UNetConfig(width=2),
+        DETECTOR: architectures.UNetConfig(width=2),
         SOURCE_ONLY: deeplab,
         ADAPTED: deeplab,
     }

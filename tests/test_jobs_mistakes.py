@@ -1,4 +1,4 @@
-"""Every mistake that can be foreseen ends in one sentence that names the thing and what to do."""
+"""Every foreseeable mistake ends in one sentence that states what is wrong and what to do."""
 
 import errno
 import os
@@ -6,15 +6,23 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import cv2
 import job_files
+import numpy as np
 import pytest
+import ray
+from fault_proxy import FaultProxy
 from ray.exceptions import RayTaskError
+from s3_server import Server
 from test_models_bundle import tiny_bundle
+from training_here import train_here
 
 from fundus.errors import ConfigurationError, UnusablePlace, full_disk_explained
 from fundus.ledger.claim import claimed
 from fundus.models import bundle as bundles
+from fundus.runtime.session import ray_session
 from fundus.storage.places import open_place
+from fundus.training import runs
 
 Main = Callable[[list[str]], int]
 
@@ -30,7 +38,12 @@ def screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
     bundles.save(tiny_bundle(), tmp_path / "b")
     job = job_files.load("screen")
     monkeypatch.setattr(job, "ray_session", nullcontext)
-    return lambda words: job.main(["--bundle", "b", "--archive", "archive", *words])
+
+    def main(words: list[str]) -> int:
+        return job.main(["--bundle", "b", "--archive", "archive", *words])
+
+    main.job = job  # type: ignore[attr-defined]
+    return main
 
 
 MISTAKES = {
@@ -62,6 +75,22 @@ def test_a_bucket_that_is_not_there_is_named(
     assert_one_sentence(capsys, ["no-such-bucket", "the bucket does not exist"])
     assert screen(["--archive", "s3://no-such-bucket/a", "--results", "r"]) == 2
     assert_one_sentence(capsys, ["no-such-bucket", "the bucket does not exist"])
+
+
+@pytest.mark.s3
+def test_a_server_without_conditional_writes_is_refused_before_the_night_starts(
+    screen: Main,
+    s3: Server,
+    bucket: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise two runs would work all night, each believing that it holds the results."""
+    with FaultProxy(s3.endpoint, strip=("If-None-Match", s3.key, s3.secret)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        assert screen(["--results", f"s3://{bucket}/r"]) == 2
+    assert_one_sentence(capsys, [f"s3://{bucket}/r", "If-None-Match", "give --results a location"])
+    assert s3.client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
 def test_missing_credentials_are_said(
@@ -106,7 +135,40 @@ def test_another_error_from_a_worker_passes_unchanged() -> None:
         raise failed.cause from failed
 
 
-def assert_one_sentence(capsys: pytest.CaptureFixture[str], facts: list[str]) -> None:
+def test_a_target_of_one_picture_is_refused_before_any_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundles.save(tiny_bundle(), tmp_path / "b")
+    Path("target").mkdir()
+    eye = np.full((64, 64, 3), 90, np.uint8)
+    assert cv2.imwrite("target/eye.png", cv2.circle(eye, (32, 32), 20, (90, 120, 200), -1))
+    train_here(monkeypatch)
+    monkeypatch.setattr(runs, "described_sets", lambda specs: ())
+    job = job_files.load("adapt")
+    monkeypatch.setattr(job, "ray_session", lambda **_: nullcontext())
+    monkeypatch.setattr(job, "reachable", lambda: {"CPU": 1.0})
+    words = ["--bundle", "b", "--source", "synthetic:", "--target", "folder:target"]
+    assert job.main([*words, "--precropped"]) == 2
+    assert_one_sentence(capsys, ["1 usable picture", "2 or more", "--target"], job="adapt")
+
+
+def test_a_folder_for_temporary_files_with_too_long_a_path_is_named(
+    screen: Main, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's sockets are below it; the check comes before Ray starts."""
+    monkeypatch.setattr(screen.job, "ray_session", ray_session)  # type: ignore[attr-defined]
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for name in ("RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp/" + 90 * "x")
+    assert screen(["--results", "r"]) == 2
+    assert_one_sentence(capsys, ["TMPDIR", "95 bytes", "shorter"])
+
+
+def assert_one_sentence(
+    capsys: pytest.CaptureFixture[str], facts: list[str], job: str = "screen"
+) -> None:
     error = capsys.readouterr().err
-    assert error.startswith("screen: ") and error.count("\n") == 1
+    assert error.startswith(f"{job}: ") and error.count("\n") == 1
     assert [fact for fact in facts if fact not in error] == [], error

@@ -78,7 +78,7 @@ def test_results_that_are_held_end_the_job_at_once_with_exit_code_5(archive, tmp
         ({"--max-failure-rate": "2"}, "give a share"),
         ({"--bundle": "missing"}, "no bundle.json"),
         ({"--limit": "0"}, "limit"),
-        ({"--dicom-seg": "results"}, "would mix with them"),
+        ({"--dicom-seg": "results"}, "into the results"),
         ({"--dicom-seg": "archive/dicom"}, "screened the next time"),
     ],
 )

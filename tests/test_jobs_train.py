@@ -1,4 +1,4 @@
-"""jobs/train.py: several seeds as one segmenter, and a training that goes on from another's."""
+"""jobs/train.py: several seeds as one segmenter, and training that starts from another bundle."""
 
 import importlib
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_jobs_adapt import job, summary_of
+from training_here import train_here
 
 from fundus.models import bundle as bundles
 from fundus.models import networks
@@ -23,9 +24,14 @@ def words(tmp_path: Path, bundle: str, *more: str, members: int = 2) -> list[str
     return [*given, *(word for change in changes for word in ("--change", change))]
 
 
+@pytest.mark.slow
 def test_members_go_on_together_each_from_its_own_weights(
-    ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ray_local: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    train_here(monkeypatch)
     pair = EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)
     first = Network(pair, networks.build(pair).state_dict())
     bundles.save(Bundle({SOURCE_ONLY: first}), tmp_path / "first")
@@ -55,4 +61,4 @@ def test_a_start_of_another_kind_is_refused(
 ) -> None:
     start = str(bundles.default_folder())
     assert job("train").main(words(tmp_path, "b", "--start", start)) == 2
-    assert "no segmenter of the recipe's kind and members" in capsys.readouterr().err
+    assert "no segmenter of the recipe's architecture" in capsys.readouterr().err

@@ -1,11 +1,12 @@
-"""One run at a time: who gets a results place, who is told to wait, and when a claim is dead."""
+"""One run at a time: who gets a results location, who has to wait, and when a claim is dead."""
 
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fundus.ledger import claim
@@ -20,7 +21,9 @@ def place(tmp_path: Path) -> Place:
 
 def another(place: Place, **changed: object) -> Holder:
     """A claim of this machine's first process, which lives as long as the machine."""
-    other = Holder(**asdict(Holder()) | {"pid": 1, "started": claim._started(1)} | changed)
+    other = Holder(
+        **asdict(Holder()) | {"pid": 1, "started": psutil.Process(1).create_time()} | changed
+    )
     place.put(claim.NAME, other.dumped())
     return other
 
@@ -38,21 +41,21 @@ def test_the_second_is_told_who_holds_the_place_and_the_first_gives_it_back(plac
 def test_a_process_of_this_machine_that_is_gone_holds_nothing(place: Place) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    another(place, pid=dead.pid, started="1")
+    another(place, pid=dead.pid, started=1.0)
     with claimed(place) as ours:
         assert holder(place) == ours.holder
 
 
 def test_a_process_id_that_came_back_is_another_process(place: Place) -> None:
-    another(place, started="1")
+    another(place, started=1.0)
     with claimed(place):
         pass
 
 
 def test_a_process_of_another_container_is_not_known_to_be_gone(place: Place) -> None:
-    """On one host and with its network, the name and the boot are the same, the ids are not."""
+    """On one host, with its network, host name and boot are the same; process ids are not."""
     assert Holder().pids.startswith("pid:") or sys.platform != "linux"
-    another(place, pids="pid:[1]", started="1")
+    another(place, pids="pid:[1]", started=1.0)
     with pytest.raises(ClaimHeld):
         Claim(place).acquire()
 
@@ -68,17 +71,31 @@ def test_of_another_machine_the_storages_clock_decides(
         pass
 
 
-def test_a_renewed_claim_is_still_ours_and_a_taken_one_is_noticed(place: Place) -> None:
-    first = Claim(place)
+class Turns:
+    """An event that is set after a number of waits."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def wait(self, _: float) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_renewed_claim_is_still_ours_and_a_taken_one_is_noticed(
+    place: Place, tmp_path: Path
+) -> None:
+    first, second = Claim(place), Claim(place)
     first.acquire()
-    first.renew()
-    first.renew()
-    assert holder(place) == replace(first.holder, beats=2)
-    second = Claim(place)
+    os.utime(tmp_path / "results" / claim.NAME, (0, 0))
+    assert (place.age_s(claim.NAME) or 0) > claim.LEASE_S
+    first.beat(Turns(2))
+    assert (place.age_s(claim.NAME) or 0) < claim.LEASE_S
+    first.check()
     second.acquire(take_over=True)
-    first.renew()
-    assert first.lost and first.stopped.is_set()
+    turns = Turns(5)
+    first.beat(turns)
+    assert first.etag is None and turns.left == 4
     with pytest.raises(ClaimHeld):
         first.check()
-    first.release()
-    assert holder(place) == second.holder
+    assert not first.ours() and second.ours()

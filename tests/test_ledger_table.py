@@ -1,19 +1,24 @@
-"""From written rows to a table of one row for each picture, whatever doubles and deaths came."""
+"""From written rows to a table with one row per picture, despite duplicates and crashes."""
 
 import json
 import random
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from deltalake import DeltaTable
+from fault_proxy import RESET_BODY, TRUNCATE, Fault, FaultProxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from s3_server import Server
 
 from benchmarks.bytes_read import MEASURES, bytes_read
 from fundus.anatomy.risk import RiskModel
@@ -80,7 +85,7 @@ def screened(place: Place, folder: Path, objects: Objects, wanted: Run, **column
 
 
 def rows_of(place: Place, version: int | None = None) -> list[tuple]:
-    """As an analyst reads them, with a reader that is not ours."""
+    """The rows as an analyst reads them, with another library."""
     uri, _ = table.address(place)
     found = polars.read_delta(uri, version=version).select("uri", "etag", "measuring", "frame")
     return sorted(found.rows())
@@ -146,6 +151,31 @@ def test_superseded_rows_leave_as_their_successors_come_and_stay_readable_in_old
     assert table.find(place).version() == 3  # one transaction a night
 
 
+def with_pandas(uri: str) -> pa.Table:
+    return pa.Table.from_pandas(DeltaTable(uri).to_pandas(columns=["uri", "etag"]))
+
+
+def with_duckdb(uri: str) -> pa.Table:
+    rows = DeltaTable(uri).to_pyarrow_dataset()
+    return duckdb.from_arrow(rows).select("uri, etag").to_arrow_table()
+
+
+def with_ray(uri: str) -> pa.Table:
+    return pa.concat_tables(
+        ray.get(ray.data.read_delta(uri, columns=["uri", "etag"]).to_arrow_refs())
+    )
+
+
+@pytest.mark.parametrize("reader", [with_pandas, with_duckdb, with_ray])
+def test_every_analysts_reader_finds_the_current_rows_alone(
+    reader: Callable[[str], pa.Table], place: Place, tmp_path: Path, ray_local: None
+) -> None:
+    screened(place, tmp_path, [("a", "1"), ("b", "1")], about())
+    screened(place, tmp_path, [("b", "2")], about())
+    rows = reader(table.address(place)[0]).to_pylist()
+    assert sorted((row["uri"], row["etag"]) for row in rows) == [("a", "1"), ("b", "2")]
+
+
 def test_what_is_done_is_left_out_by_content_networks_and_settings(
     place: Place, tmp_path: Path
 ) -> None:
@@ -183,7 +213,7 @@ def test_another_archive_or_filter_does_not_touch_what_a_killed_run_wrote(
     assert runs.unfinished(place) == []
 
 
-@pytest.mark.parametrize("at", ["note_leftovers", "commit", "after", "finish"])
+@pytest.mark.parametrize("at", ["copy", "commit", "after", "finish"])
 def test_a_death_at_any_line_of_publishing_is_followed_by_the_same_command(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
@@ -199,6 +229,8 @@ def test_a_death_at_any_line_of_publishing_is_followed_by_the_same_command(
     with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
         if at == "after":
             dying.setattr(table, "commit", lambda *a, **k: commit(*a, **k) and dies())
+        elif at == "copy":
+            dying.setattr(Plan, "_superseded", dies)
         else:
             dying.setattr(table if at == "commit" else runs, at, dies)
         publish(place, run, tmp_path, listed)
@@ -224,18 +256,30 @@ def test_two_runs_that_publish_at_once_leave_one_row_a_picture(
     listed = [("a", "1"), ("b", "1")]
     slow = runs.begin(place, about())
     write(place, slow, "1", ("a", "1", 1, 1), ("b", "1", 1, 1))
-    note = runs.note_leftovers
+    commit = table.commit
 
-    def while_another_publishes(*given: object) -> None:
-        monkeypatch.setattr(runs, "note_leftovers", note)
+    def while_another_publishes(*given: object, **how: str) -> bool:
+        monkeypatch.setattr(table, "commit", commit)
         screened(place, tmp_path, listed, about(source="the same, forced"))
-        note(*given)
+        return commit(*given, **how)
 
-    monkeypatch.setattr(runs, "note_leftovers", while_another_publishes)
+    monkeypatch.setattr(table, "commit", while_another_publishes)
     publish(place, slow, tmp_path, listed)
     assert rows_of(place) == [("a", "1", A, 1), ("b", "1", A, 1)]
     assert table.find(place).version() == 2
     assert set(table.read(place.uri, ["run_id"])["run_id"].to_pylist()) == {slow.run_id}
+
+
+def test_a_run_that_its_twin_has_published_is_not_published_again(
+    place: Place, tmp_path: Path
+) -> None:
+    """Two processes of one run, the claim forced: the second finds the work done."""
+    run, listed = runs.begin(place, about()), [("a", "1")]
+    write(place, run, "1", ("a", "1", 1, 1))
+    with closing(plan_of(place, run, tmp_path, listed)) as twin:
+        publish(place, run, tmp_path, listed)
+        twin.publish()
+    assert rows_of(place) == [("a", "1", A, 1)] and table.find(place).version() == 1
 
 
 def test_a_commit_is_made_once_whatever_comes_between(place: Place, tmp_path: Path) -> None:
@@ -253,13 +297,13 @@ def test_a_calibrated_bundle_changes_risk_and_referable_alone(place: Place, tmp_
     screened(place, tmp_path, objects, about(), mask_png=[b"1", b"2", b"3"], **measures)
     before = table.read(place.uri).sort_by("uri")
     calibrated = Run("", B, "frames", A)
-    assert recalibrate(place, calibrated, RISK) == 1
+    assert recalibrate(place, calibrated, RISK) == 2
     after = table.read(place.uri).sort_by("uri")
     wanted = [RISK.risk(v, s) for v, s in zip(measures["vcdr"], measures["vcdr_sd"], strict=True)]
     assert after["risk"].to_pylist()[:2] == pytest.approx(wanted[:2], abs=1e-12)
     assert after["risk"][2].as_py() is None
     assert after["referable"].to_pylist() == [RISK.referable(risk) for risk in wanted]
-    assert set(after["bundle"].to_pylist()) == {B}
+    assert after["bundle"].to_pylist() == [B, B, A]  # the third has no risk by either
     same = [n for n in row.SCHEMA.names if n not in ("risk", "referable", "bundle")]
     assert after.select(same).equals(before.select(same))
     assert recalibrate(place, calibrated, RISK) == recalibrate(place, about(B), RISK) == 0
@@ -269,7 +313,7 @@ def test_a_calibrated_bundle_changes_risk_and_referable_alone(place: Place, tmp_
 def test_results_of_the_former_format_are_refused_in_a_sentence(place: Place) -> None:
     place.put("current.json", b"{}")
     for look in (lambda: table.opened(place), lambda: table.read(place.uri)):
-        with pytest.raises(ConfigurationError, match="another place"):
+        with pytest.raises(ConfigurationError, match="another location"):
             look()
 
 
@@ -369,3 +413,26 @@ def test_the_table_lies_on_s3(bucket: str, tmp_path: Path) -> None:
     assert sorted(table.read(place.uri, ["etag"])["etag"].to_pylist()) == ["1", "1", "2"]
     uri, options = table.address(place)
     assert DeltaTable(uri, storage_options=options).version() == 2
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("kind", [RESET_BODY, TRUNCATE])
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    s3: Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Making, opening and committing: deltalake does not retry broken listings."""
+    listing = Fault(kind, "GET", "list-type=2", count=0)
+    with FaultProxy(s3.endpoint, listing) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        place = open_place(f"s3://{bucket}/results")
+        for step in ("make", "open"):
+            listing.count = 2
+            assert table.opened(place).version() == 0, step
+        run = runs.begin(place, about())
+        write(place, run, "1", ("a", "1", 1, 1))
+        newest = table.opened(place)
+        listing.count = 1
+        assert table.commit(place, newest, [], [], run_id=run.run_id)
+        listing.count = 1
+        assert table.find(place).version() == 1
+    assert proxy.faults[kind] >= 4

@@ -12,12 +12,22 @@ from s3_server import Server
 from test_anatomy_risk import model as risk_model
 
 from fundus.models import bundle as bundles
-from fundus.models.bundle import DETECTOR, SOURCE_ONLY, Bundle, BundleError, Network
-from fundus.models.networks import DeepLabConfig, UNetConfig, build
+from fundus.models.architectures import DeepLabConfig, UNetConfig
+from fundus.models.bundle import (
+    DETECTOR,
+    SOURCE_ONLY,
+    Bundle,
+    BundleError,
+    Network,
+    Preprocessing,
+)
+from fundus.models.networks import build
+from fundus.models.predictor import Predictor
 from fundus.storage.places import open_place
 
 
 def tiny_bundle() -> Bundle:
+    """Random networks for small pictures."""
     torch.manual_seed(0)
     detector, segmenter = UNetConfig(width=2), DeepLabConfig(aspp_channels=4)
     return Bundle(
@@ -26,7 +36,8 @@ def tiny_bundle() -> Bundle:
             SOURCE_ONLY: Network(
                 segmenter, build(segmenter).state_dict(), recipe={"name": "quick", "epochs": 1}
             ),
-        }
+        },
+        preprocessing=Preprocessing(detector_side=64, roi_side=32),
     )
 
 
@@ -99,12 +110,12 @@ def test_a_pickle_in_the_place_of_weights_is_not_opened(folder: Path) -> None:
 
 
 def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
-    """Digests that match are not enough: the manifest may lie as a whole."""
+    """Matching digests are not enough: the whole manifest may be wrong."""
     bundle = bundles.load(folder)
     wrong = Network(DeepLabConfig(aspp_channels=8), bundle.networks[SOURCE_ONLY].weights)
     bundles.save(bundle.with_network(SOURCE_ONLY, wrong), folder)
-    with pytest.raises(BundleError):
-        bundles.load(folder)
+    with pytest.raises(BundleError, match="do not fit"):
+        Predictor(bundles.load(folder))
 
 
 def test_a_risk_model_travels_under_the_digest(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The networks are those of the paper: sizes, strides, what one answer sees."""
+"""The networks are those of the paper: sizes, strides, receptive fields."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,20 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fundus.models.networks import (
-    DeepLab,
+from fundus.models.architectures import (
     DeepLabConfig,
-    Discriminator,
-    Ensemble,
     EnsembleConfig,
     NetworkConfig,
-    UNet,
     UNetConfig,
-    build,
     describe,
     parse,
+)
+from fundus.models.networks import (
+    DeepLab,
+    Discriminator,
+    Ensemble,
+    UNet,
+    build,
     start_from_imagenet,
     to_input,
 )

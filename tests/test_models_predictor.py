@@ -1,6 +1,12 @@
-"""Detection in frame pixels, and maps that come back from all eight turns."""
+"""Detection in pixels of the frame, and maps turned back from all eight turns."""
 
+import hashlib
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -10,25 +16,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_models_bundle import tiny_bundle
 
-from fundus.images.roi import Roi, around
-from fundus.models import networks
-from fundus.models.bundle import DETECTOR, SOURCE_ONLY, BundleError
-from fundus.models.engine import Engine
-from fundus.models.networks import DeepLabConfig
-from fundus.models.predictor import Predictor, centre_inside, locate, turns
+from fundus.field.roi import Roi, around
+from fundus.models import architectures, convert, networks
+from fundus.models import bundle as bundles
+from fundus.models.architectures import DeepLabConfig
+from fundus.models.bundle import DETECTOR, SOURCE_ONLY, BundleError, Network
+from fundus.models.engine import Graphs, Weights
+from fundus.models.predictor import Predictor, centre_inside, locate, ready
+from fundus.models.turns import seen_by, turned, turned_back, turns
 
 
 def test_each_turn_is_undone_and_no_two_are_alike() -> None:
-    picture = torch.arange(16.0).reshape(1, 1, 4, 4)
-    turned = [do(picture) for do, _ in turns()]
-    assert all(torch.equal(undo(do(picture)), picture) for do, undo in turns())
-    assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
+    picture = np.arange(16.0).reshape(1, 1, 4, 4)
+    seen = turned(picture)
+    assert all(np.array_equal(undo(do(picture)), picture) for do, undo in turns())
+    assert len({tuple(one.ravel()) for one in seen}) == 8
+    np.testing.assert_array_equal(turned_back(seen), picture[None].repeat(8, axis=1))
 
 
 def test_maps_come_back_upright_from_every_turn() -> None:
     """A network that looks at single pixels gives the same map in all eight turns."""
-    predictor = Predictor(tiny_bundle(), device="cpu")
-    predictor.networks[SOURCE_ONLY] = torch.nn.Conv2d(3, 2, kernel_size=1)
+    predictor = Predictor(tiny_bundle())
+    single = np.eye(3, dtype=np.float32)[:2] / 255
+    pixelwise = Mock(load=lambda: [lambda seen: np.einsum("mc,nchw->nmhw", single, seen)])
+    predictor.engines[SOURCE_ONLY] = pixelwise
     crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
     maps = predictor.segment(crops)
     assert maps.shape == (2, 8, 2, 32, 32)
@@ -36,12 +47,22 @@ def test_maps_come_back_upright_from_every_turn() -> None:
     np.testing.assert_allclose(maps, maps[:, :1].repeat(8, axis=1), atol=1e-6)
 
 
+def test_the_fast_profile_makes_two_passes_per_network_and_four_networks_see_every_turn() -> None:
+    fast = Predictor(ready(tiny_bundle(), gpu=False, profile="fast"))
+    crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
+    some, every = fast.segment(crops), Predictor(tiny_bundle()).segment(crops)
+    assert some.shape == (2, 2, 2, 32, 32)
+    np.testing.assert_allclose(some, every[:, seen_by("fast", 0)], atol=1e-6)
+    assert sorted(turn for member in range(4) for turn in seen_by("fast", member)) == [*range(8)]
+
+
 def test_an_ensemble_s_members_answer_one_by_one() -> None:
-    """So that the spread over the maps says where they differ; their mean is the ensemble's."""
-    predictor = Predictor(tiny_bundle(), device="cpu")
+    """So the spread over the maps shows where they differ; their mean is the ensemble's map."""
+    predictor = Predictor(tiny_bundle())
     torch.manual_seed(0)
-    both = networks.build(networks.EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)).eval()
-    predictor.networks[SOURCE_ONLY] = both
+    pair = architectures.EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)
+    both = networks.build(pair).eval()
+    predictor.engines[SOURCE_ONLY] = convert.on_cpu(Network(pair, both.state_dict()))
     crops = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), np.uint8)
     maps = predictor.segment(crops)[0]
     assert maps.shape == (16, 2, 32, 32)
@@ -74,15 +95,50 @@ def test_a_drawn_disc_is_located_in_the_frame(
     assert found.roi.size == pytest.approx(4 * radius * pixel, abs=4 * pixel)
 
 
-def test_the_graph_answers_as_the_network_does() -> None:
+def test_graphs_answer_as_the_network_does_with_or_without_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """OpenVINO's graph, in as many passes as it takes, against PyTorch: floating-point rounding."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     torch.manual_seed(0)
-    network = networks.build(DeepLabConfig(aspp_channels=8)).eval()
+    config = DeepLabConfig(aspp_channels=8)
+    network = networks.build(config).eval()
+    stored = Network(config, network.state_dict())
     pictures = torch.randint(0, 255, (11, 3, 64, 64), dtype=torch.uint8)
-    answers = Engine(network, torch.device("cpu"))(pictures)
     with torch.no_grad():
-        expected = network(networks.to_input(pictures)).sigmoid()
-    torch.testing.assert_close(answers, expected, atol=1e-4, rtol=0)
+        expected = network(networks.to_input(pictures)).sigmoid().numpy()
+    made, kept = convert.on_cpu(stored), convert.on_cpu(stored)
+    assert made == kept
+    _, weights = sorted(file for file in tmp_path.rglob("*") if file.is_file())
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    again = convert.on_cpu(stored)
+    assert isinstance(made, Graphs) and isinstance(again, Graphs)
+    assert again.graphs[0][1] == made.graphs[0][1], "a damaged graph answered"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in weights.name, "it was not replaced"
+    for file in weights.parent.iterdir():
+        file.unlink()
+    assert len(convert.on_cpu(stored).graphs) == 1, "a cache that lost its files answered"
+    for engine in (made, Weights(stored, "cpu")):
+        (answer,) = engine.load()
+        np.testing.assert_allclose(answer(pictures.numpy()), expected, atol=1e-4, rtol=0)
+
+
+def test_a_process_that_answers_imports_no_torch(tmp_path: Path) -> None:
+    """Its import costs each of screening's processes seconds."""
+    tiny, sent = tmp_path / "tiny", tmp_path / "ready"
+    bundles.save(tiny_bundle(), tiny)
+    loaded = bundles.load(tiny)
+    sent.write_bytes(pickle.dumps((loaded, ready(loaded, gpu=False))))
+    answers = f"""
+import pickle, sys, numpy
+bundle, networks = pickle.loads(open({str(sent)!r}, "rb").read())
+import fundus.screening.models, jobs.screen
+from fundus.models.predictor import Predictor
+crops = numpy.zeros((1, 32, 32, 3), numpy.uint8)
+assert Predictor(networks).segment(crops).shape == (1, 8, 2, 32, 32)
+assert "torch" not in sys.modules, "torch was imported"
+"""
+    subprocess.run([sys.executable, "-c", answers], check=True, cwd=Path(__file__).parent.parent)
 
 
 def test_maps_that_are_not_finite_come_through_as_such() -> None:
@@ -90,15 +146,18 @@ def test_maps_that_are_not_finite_come_through_as_such() -> None:
     bundle = tiny_bundle()
     for role in (DETECTOR, SOURCE_ONLY):
         next(iter(bundle.networks[role].weights.values())).fill_(torch.nan)
-    predictor = Predictor(bundle, device="cpu")
-    (found,) = predictor.detect([np.full((80, 100, 3), 120, np.uint8)])
+    predictor = Predictor(bundle)
+    found = predictor.detect(np.full((80, 100, 3), 120, np.uint8))
     assert np.isnan(found.confidence) and found.roi is None
     assert not np.isfinite(predictor.segment(np.zeros((1, 32, 32, 3), np.uint8))).any()
 
 
 @pytest.mark.parametrize(
     ("x", "radius", "level", "two"),
-    [(96, 10, 1.0, True), (96, 10, 0.6, False), (96, 4, 1.0, False), (60, 10, 1.0, False)],
+    [
+        *[(96, 10, 1.0, True), (68, 10, 1.0, True)],
+        *[(96, 10, 0.6, False), (96, 4, 1.0, False), (60, 10, 1.0, False)],
+    ],
 )
 def test_a_second_disc_is_as_sure_as_large_and_far(
     x: int, radius: int, level: float, two: bool
@@ -116,7 +175,7 @@ def test_no_disc_is_said_and_not_guessed() -> None:
     assert found.roi is None
     assert found.confidence == pytest.approx(0.2, abs=0.01)
     black = np.zeros((80, 100, 3), np.uint8)
-    assert Predictor(tiny_bundle(), device="cpu").detect([black])[0].roi is None
+    assert Predictor(tiny_bundle()).detect(black).roi is None
 
 
 def test_the_bundle_s_calibration_decides_whether_a_disc_is_found() -> None:
@@ -125,16 +184,16 @@ def test_the_bundle_s_calibration_decides_whether_a_disc_is_found() -> None:
     for name, curve in {"sure": (0.0, 3.0), "never": (0.0, -3.0)}.items():
         bundle = tiny_bundle()
         bundle = replace(bundle, thresholds=replace(bundle.thresholds, confidence=curve))
-        (found[name],) = Predictor(bundle, device="cpu").detect([frame])
+        found[name] = Predictor(bundle).detect(frame)
     assert found["sure"].confidence == pytest.approx(1 / (1 + np.exp(-3)))
     assert found["never"].confidence == pytest.approx(1 / (1 + np.exp(3)))
     assert found["sure"].roi is not None and found["never"].roi is None
 
 
 def test_a_bundle_without_the_network_says_so() -> None:
-    predictor = Predictor(tiny_bundle().without(DETECTOR), device="cpu")
+    predictor = Predictor(tiny_bundle().without(DETECTOR))
     with pytest.raises(BundleError, match="no detector"):
-        predictor.detect([np.zeros((8, 8, 3), np.uint8)])
+        predictor.detect(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(BundleError, match="no adapted"):
         predictor.segment(np.zeros((1, 32, 32, 3), np.uint8), networks=["adapted"])
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fundus.anatomy.postprocess import clean
 from fundus.datasets.public import open_set
-from fundus.images import roi
+from fundus.field import roi
 from fundus.models import bundle as bundles
 from fundus.models.measuring import measure_maps
 from fundus.models.predictor import Predictor
@@ -72,7 +72,7 @@ def test_the_disc_is_framed_at_its_scale_however_the_crop_was_cut(
 
 
 def test_a_false_disc_in_which_a_search_rests_gives_way_to_a_surer_one() -> None:
-    """From the whole of a loose crop its surroundings pass for the disc; from near they do not."""
+    """In a whole loose crop its surroundings look like the disc; from near they do not."""
     picture = disc_crop(600, 600, 300, 300)
     segmenter = Segmenter()
 
@@ -93,7 +93,7 @@ def test_where_no_disc_is_drawn_the_picture_is_taken_whole() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 1.0])
 def test_a_disc_of_no_believable_size_does_not_lead_the_search_away(share: float) -> None:
-    """A segmenter whose discs fill the same share of whatever it sees has no place to rest."""
+    """If discs fill the same share of every crop, the search finds no stable scale."""
     looks = []
 
     def ask(crop: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def test_a_disc_of_no_believable_size_does_not_lead_the_search_away(share: float
 
 def test_an_eye_has_one_vcdr_at_every_tightness(fundus_data: Path) -> None:
     """Eyes of two cameras, cut at 1.1 to 3 disc diameters."""
-    predictor = Predictor(bundles.load(bundles.default_folder()), device="cpu")
+    predictor = Predictor(bundles.load(bundles.default_folder()))
     near = []
     for name in ("origa_full", "messidor_riga_full"):
         samples = open_set(f"manifest:{fundus_data}/manifest.csv?set={name}").samples

@@ -1,12 +1,14 @@
-"""Every example of README.md runs or, where it wants data or a cluster, is parsed; its tables hold.
+"""Every command of README.md and docs/ exists, and their tables hold.
 
-Commands that name something under data/ or on s3:// are parsed alone. The others are run, on
-smaller sets, for one epoch of a tiny network.
+The commands of the README are run, on smaller sets, for one epoch of a tiny network, unless they
+name something under data/ or on s3://. These and the commands of the guides are parsed alone. The
+examples in Python run after the README's commands.
 """
 
 import ast
 import importlib
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -18,7 +20,9 @@ import click
 import pyarrow as pa
 import pytest
 from ray.scripts.scripts import cli
+from test_cluster_sizing import RATES
 from test_screening_pipeline import tiny_bundle
+from training_here import train_here
 
 from fundus.datasets.public import LAYOUTS, open_set
 from fundus.datasets.synthetic import clinic, hospital, write_archive
@@ -26,9 +30,14 @@ from fundus.ledger import row, table
 from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY
 from fundus.models.thresholds import Thresholds
+from fundus.training.gate import Limits
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+DOCS = {file.name: file.read_text() for file in sorted((ROOT / "docs").glob("*.md"))}
+RESULTS, RESEARCHER, ENGINEER = (
+    DOCS[f"{name}.md"] for name in ("results", "researcher", "engineer")
+)
 
 Command = list[str]
 TINY_NETWORK = "--from-scratch --change epochs=1 --change side=32 --change network.aspp_channels=8"
@@ -42,15 +51,19 @@ SMALLER = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def shell(text: str) -> list[Command]:
+    return [words for block in blocks("sh", text) for words in commands(block)]
 
 
 def commands(text: str) -> list[Command]:
     """The commands of a shell text, without comments and the variables set before them."""
     lines = text.replace("\\\n", " ").splitlines()
     found = [shlex.split(line, comments=True) for line in lines]
-    return [_without_variables(words) for words in found if words]
+    return [_without_variables(words) for words in found if words and words[0] != "export"]
 
 
 def _without_variables(words: Command) -> Command:
@@ -59,22 +72,34 @@ def _without_variables(words: Command) -> Command:
 
 
 def docstring_commands() -> Iterator[Command]:
-    """What the jobs' own docstrings open with; lines that end in dots are no whole commands."""
+    """The commands in the docstrings of the jobs, except those that end in dots."""
     for job in SMALLER:
         docstring = ast.get_docstring(ast.parse((ROOT / "jobs" / job).read_text())) or ""
         indented = re.findall(r"^    (\S.*(?:\\\n.*)?)", docstring, re.MULTILINE)
         yield from (words for words in commands("\n".join(indented)) if words[-1] != "...")
 
 
-SHELL = [words for block in blocks("sh") for words in commands(block)]
+README_COMMANDS = shell(README)
+SHELL = [words for text in (README, *DOCS.values()) for words in shell(text)]
 ELSEWHERE = re.compile("data/|s3://")
-RUN = [w for w in SHELL if w[0] == "python" and not any(map(ELSEWHERE.search, w))]
+RUN = [w for w in README_COMMANDS if w[0] == "python" and not any(map(ELSEWHERE.search, w))]
 
 
 def parse_job(words: Command) -> None:
     """`jobs/x.py ARGUMENTS` through the job's own parser; SystemExit or ValueError if it fails."""
     name, *arguments = words
+    if name == "deploy/nightly.py":  # it hands them on
+        name = "jobs/screen.py"
+    if not name.startswith("jobs/"):
+        return assert_options(ROOT / name, arguments)
     importlib.import_module(f"jobs.{Path(name).stem}").parse(arguments)
+
+
+def assert_options(script: Path, arguments: list[str]) -> None:
+    """Check that a script without a parser that could be called knows each option."""
+    known = script.read_text()
+    for word in arguments:
+        assert not word.startswith("--") or f'"{word.partition("=")[0]}"' in known, word
 
 
 def parse_ray(words: Command) -> Command:
@@ -85,12 +110,16 @@ def parse_ray(words: Command) -> Command:
     return list(command.make_context(command.name, words).params.get("entrypoint", ()))
 
 
-@pytest.mark.parametrize("words", [*SHELL, *docstring_commands()], ids=" ".join)
+EXISTING = {" ".join(words): words for words in [*SHELL, *docstring_commands()]}
+
+
+@pytest.mark.parametrize("words", EXISTING.values(), ids=EXISTING)
 def test_each_command_is_one_that_exists(
     words: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bundles, "load", lambda folder: tiny_bundle())
+    Path("rates.json").write_text(json.dumps(vars(RATES)))
     if words[0] == "make":
         subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
     elif words[0] == "ray":
@@ -100,12 +129,12 @@ def test_each_command_is_one_that_exists(
     elif words[0] == "python":
         parse_job(words[1:])
     else:
-        assert words == [".", ".venv/bin/activate"]
+        parse_job(words)
 
 
 def test_no_example_hides_behind_another_label() -> None:
     assert set(re.findall(r"^```(\w*)$", README, re.MULTILINE)) == {"sh", "python", ""}
-    assert README.count("\n```") == 2 * len(blocks("sh") + blocks("python"))
+    assert README.count("\n```") == 2 * len(blocks("sh", README) + blocks("python", README))
     assert {Path(words[1]).name for words in RUN} == set(SMALLER), "a job without a run example"
 
 
@@ -154,12 +183,12 @@ def test_the_table_of_flags_is_the_closed_list() -> None:
 
 def assert_table(name: str, wanted: str) -> None:
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    written = README.partition(begin)[2].partition(end)[0]
-    assert written == wanted, f"put between {begin}and {end} in README.md:\n{wanted}"
+    written = RESULTS.partition(begin)[2].partition(end)[0]
+    assert written == wanted, f"put between {begin}and {end} in docs/results.md:\n{wanted}"
 
 
 def test_the_table_of_layouts_names_each_with_its_keys() -> None:
-    written = dict(re.findall(r"^\| `([\w-]+):\w*` \| .* \| (.*) \|$", README, re.MULTILINE))
+    written = dict(re.findall(r"^\| `([\w-]+):\w*` \| .* \| (.*) \|$", RESEARCHER, re.MULTILINE))
     assert list(written) == list(LAYOUTS)
     for layout, reader in LAYOUTS.items():
         keys = [k.name for k in inspect.signature(reader).parameters.values() if k.kind == 3]
@@ -168,17 +197,39 @@ def test_the_table_of_layouts_names_each_with_its_keys() -> None:
 
 def test_the_table_of_exit_codes_has_the_gates() -> None:
     refused = importlib.import_module("jobs.adapt").REFUSED
-    assert f"\n| {refused} | `adapt.py`: the gate refused" in README
+    assert f"\n| {refused} | `adapt.py`: the gate refused" in ENGINEER
 
 
+def test_the_method_names_the_gates_limits() -> None:
+    for name, limit in vars(Limits()).items():
+        assert re.search(rf"\b{limit}\b", DOCS["method.md"].partition("## The gate")[2]), name
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for name, text in {"README.md": README, **DOCS}.items():
+        folder = ROOT if name == "README.md" else ROOT / "docs"
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            path, _, heading = link.partition("#")
+            target = folder / path if path else folder / name
+            assert target.exists(), f"{name}: {link}"
+            if heading:
+                titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
+                assert heading in anchors, f"{name}: {link}"
+        for path in re.findall(r"`((?:fundus|jobs|tests|benchmarks|deploy|docs)/[\w/.-]*)", text):
+            assert (ROOT / path).exists(), f"{name}: {path}"
+
+
+@pytest.mark.slow
 def test_a_newcomers_way_from_training_to_rows(
     ray_local: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """On one Ray in this process; tests/test_jobs_errors.py starts each job as a process."""
+    """In one process; tests/test_jobs_errors.py starts each job as a process of its own."""
     monkeypatch.chdir(tmp_path)
+    train_here(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_archive(Path("demo/archive"), (clinic(), hospital()), count=1, seed=1)
     for words in RUN:
@@ -191,14 +242,15 @@ def test_a_newcomers_way_from_training_to_rows(
         said = capsys.readouterr()
         assert code in expected, said.out + said.err
         if job == "calibrate.py":
-            assert "calibration wants 10 of each" in said.err
+            assert "10 of each" in said.err
         if job in ("train.py", "adapt.py"):
             make_usable(published=code == 0)
     assert "ensemble" in Path("evaluation/table.txt").read_text()
     assert table.read("results", ["status"])["status"].to_pylist() == ["ok", "ok"]
     known: dict[str, object] = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), known)
+    for text in (README, RESULTS, RESEARCHER):
+        for block in blocks("python", text):
+            exec(compile(block, "a document", "exec"), known)
     assert known["whole"].shape == (known["eye"].height, known["eye"].width)  # type: ignore[attr-defined]
 
 

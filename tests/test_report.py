@@ -3,17 +3,22 @@
 import csv
 import re
 from html import unescape
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from report_rows import EARLIER, RUN, drawn_rows, failed_row, table
+from deltalake import write_deltalake
+from report_rows import EARLIER, RUN, adaptation_of, drawn_rows, failed_row, reading, table
 
 from fundus.anatomy.biomarkers import rim_profile
+from fundus.anatomy.labels import cup_of
 from fundus.datasets.public import open_set
 from fundus.errors import ConfigurationError
 from fundus.ledger import table as ledger
-from fundus.report import labels, run, worklist
+from fundus.notebook.results import mask_of
+from fundus.report import adaptation, labels, run, worklist
 from fundus.storage.places import open_place
 from jobs import report as job
 
@@ -27,10 +32,10 @@ def rows(tmp_path_factory):
 
 @pytest.fixture
 def results(rows, tmp_path, monkeypatch):
-    """A results place with a night of six eyes and a failure, and an earlier night of two."""
+    """Results with a night of six eyes and a failure, and an earlier night of two eyes."""
     night = table([*rows[:5], rows[5] | {"etag": "changed"}, failed_row(HOSTILE, "crashed", "why")])
     everything = pa.concat_tables([night, table(rows[:2], EARLIER)])
-    monkeypatch.setattr(ledger, "read", lambda place, columns=None: everything)
+    monkeypatch.setattr(ledger, "read", reading(everything))
     return open_place(str(tmp_path / "results"))
 
 
@@ -53,7 +58,7 @@ def test_suspects_come_first_by_risk_and_by_percentile_without_one(rows):
 
 
 def test_a_profile_starts_temporally_in_either_eye():
-    """A cup that lies on the temporal side leaves a thin rim there, and the eyes are mirrored."""
+    """A cup on the temporal side leaves a thin rim there, and the eyes are mirrored."""
     y, x = np.mgrid[:200, :200] + 0.5
     disc = np.hypot(x - 100, y - 100) < 60
     right = disc.astype(np.uint8) + (np.hypot(x - 75, y - 100) < 30)  # OD: temporal is to the left
@@ -99,13 +104,84 @@ def test_ten_thousand_rows_fit_in_two_megabytes_and_the_rest_on_further_pages(
         for n in range(10_000)
     ]
     everything = table(many)
-    monkeypatch.setattr(ledger, "read", lambda place, columns=None: everything)
+    monkeypatch.setattr(ledger, "read", reading(everything))
     place = open_place(str(tmp_path))
     written = run.write(place)
-    assert written.pages == 1000 / run.EYES_A_PAGE
+    assert written.pages == 1000 / run.EYES_PER_PAGE
     assert len(page_of(place)) < 2_000_000
     assert page_of(place).count("-9999") == 1 and len(page_of(place)) > 1_000_000
     assert 'aria-current="page">eyes 801 to 1000' in page_of(place, "eyes-005.html")
+
+
+def put(folder, rows, measuring):
+    """A real table of results."""
+    place = open_place(str(folder))
+    ledger.opened(place)
+    write_deltalake(
+        str(folder / "rows"), table(rows, measuring=measuring), mode="append", schema_mode="merge"
+    )
+    return str(folder)
+
+
+def encoded(mask):
+    return cv2.imencode(".png", mask)[1].tobytes()
+
+
+def test_two_bundles_on_one_archive_are_shown_where_their_outlines_differ_most(
+    rows, tmp_path, capsys
+):
+    """One eye is lost, one cup is smaller, and one ROI is elsewhere with the same disc."""
+    mask = mask_of(rows[1])
+    smaller = np.minimum(mask, 1) + cv2.erode(cup_of(mask).astype(np.uint8), np.ones((21, 21)))
+    turned = mask_of(rows[2])
+    moved = {
+        "roi_x": rows[2]["roi_x"] - rows[2]["roi_size"] / 4,
+        "mask_png": encoded(np.roll(turned, turned.shape[1] // 4, axis=1)),
+    }
+    later = [
+        rows[0] | {"status": "no_disc", "mask_png": None, "vcdr": None},
+        rows[1] | {"mask_png": encoded(smaller), "vcdr": 0.1},
+        rows[2] | moved,
+        *rows[3:],
+    ]
+    before = put(tmp_path / "before", rows, "b" * 64)
+    after = put(tmp_path / "after", later, "a" * 64)
+    assert job.main(["--results", after, "--against", before]) == 0
+    told, _, uri = capsys.readouterr().out.strip().partition(": ")
+    assert told == "6 pictures compared"
+    page = Path(uri.removeprefix("file://")).read_text()
+    figures = re.findall(r"Dice disc ([\d.]+), cup ([\d.]+)", page)
+    assert figures[0] == ("0.00", "0.00")
+    assert figures[1][0] == "1.00" and float(figures[1][1]) < 0.9
+    assert all(float(value) > 0.97 for both in figures[2:] for value in both)
+    assert page.count("data:image/jpeg") == 6 and "no_disc" in page
+    assert re.search(r"referable before and after", page)
+
+
+def test_what_cannot_be_compared_is_one_sentence(rows, tmp_path, capsys):
+    one, same = (put(tmp_path / name, rows[:2], "b" * 64) for name in ("one", "same"))
+    other = put(tmp_path / "other", rows[4:], "a" * 64)
+    for words, sentence in (
+        (["--against", same], "same networks"),
+        (["--against", other], "no picture in common"),
+        (["--against", other, "--version", "7"], "no version 7"),
+        (["--version", "1"], "give both"),
+    ):
+        assert job.main(["--results", one, *words]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+
+
+def test_the_copy_of_an_adaptations_report_beside_a_bundle_names_nobody(rows):
+    """And a check that failed stands out in both."""
+    mask = mask_of(rows[0])
+    about = adaptation_of(mask)
+    whole, bare = (adaptation.page(about, identified=one).decode() for one in (True, False))
+    for page in (whole, bare):
+        assert "because of mean vCDR" in page and 'class="alarm"' in page
+        assert page.count("data:image/svg+xml") == 4  # two curves, two charts of the ratio
+    assert "doe.jpg" in whole and "data:image/jpeg" in whole
+    assert "doe.jpg" not in bare and "data:image/jpeg" not in bare
 
 
 def test_a_run_that_is_not_there_is_named(results):

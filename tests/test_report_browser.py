@@ -1,15 +1,30 @@
-"""The report of a run in a real browser: what a grader does with it, by hand and by keyboard."""
+"""The report of a run in a real browser, used as a grader does, by mouse and by keyboard."""
 
 import csv
 import shutil
 
 import pyarrow as pa
 import pytest
-from report_rows import EARLIER, RUN, drawn_rows, failed_row, table
+from report_rows import (
+    EARLIER,
+    RUN,
+    adaptation_of,
+    crop_rows,
+    drawn_rows,
+    failed_row,
+    reading,
+    table,
+)
+from test_jobs_calibrate import Reader
+from test_models_bundle import tiny_bundle
 
+import jobs.calibrate
+import jobs.report
 from fundus.datasets.public import open_set
 from fundus.ledger import table as ledger
-from fundus.report import labels, run
+from fundus.models import bundle as bundles
+from fundus.notebook.results import mask_of
+from fundus.report import adaptation, labels, run
 from fundus.storage.places import open_place
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -33,13 +48,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A results place with the report of a night of eight eyes and a failure."""
+    """Results with the report of a night of eight eyes and a failure."""
     rows = drawn_rows(tmp_path_factory.mktemp("archive"), 8)
     night = table([*rows, failed_row("file:///archive/text.jpg", "unsupported", "text")])
     everything = pa.concat_tables([night, table(rows[:4], EARLIER)])
     place = open_place(str(tmp_path_factory.mktemp("results")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "read", lambda place, columns=None: everything)
+        patch.setattr(ledger, "read", reading(everything))
         run.write(place, run.Config(most_pictures=6))
         yield place
 
@@ -55,7 +70,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, place):
-    """The first page, opened from its file; it may ask for nothing and may not complain."""
+    """The first page, opened from its file; it must send no request and log no error."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
     opened = context.new_page()
     asked, complaints = [], []
@@ -136,14 +151,60 @@ def test_verdicts_survive_a_reload_and_are_read_back_as_labels(page, place, tmp_
     assert made.masks == 1
 
 
+def test_exported_verdicts_calibrate_a_bundle(browser, tmp_path, monkeypatch, capsys):
+    """From the page by keyboard to a file, a labelled set and a bundle with a risk."""
+    rows = table(crop_rows(tmp_path / "archive", 24))
+    monkeypatch.setattr(ledger, "read", reading(rows))
+    place = open_place(str(tmp_path / "results"))
+    written = run.write(place)
+    page = browser.new_page(accept_downloads=True)
+    page.goto(written.uri)
+    for number in range(24):  # by vCDR, high first: a grader calls the first 12 suspects
+        suspect = number < written.suspects
+        page.keyboard.press("a" if suspect == (number < 12) else "d")
+        page.keyboard.press("j")
+    with page.expect_download() as download:
+        page.locator("#export").click()
+    download.value.save_as(tmp_path / "verdicts.csv")
+    page.close()
+    words = ["--results", place.uri, "--verdicts", str(tmp_path / "verdicts.csv")]
+    assert jobs.report.main([*words, "--to", str(tmp_path / "labelled")]) == 0
+    bundles.save(tiny_bundle(), tmp_path / "bundle")
+    monkeypatch.setattr(jobs.calibrate, "Predictor", Reader)
+    words = ["--bundle", str(tmp_path / "bundle"), "--precropped"]
+    words += ["--set", f"manifest:{tmp_path / 'labelled' / 'manifest.csv'}"]
+    assert jobs.calibrate.main(words) == 0, capsys.readouterr().err
+    model = bundles.load(tmp_path / "bundle").risk
+    assert (model.healthy, model.glaucoma, model.set) == (12, 12, "verdicts")
+    assert model.risk(0.8, 0.03) > 0.5 > model.risk(0.3, 0.03)
+
+
 def test_nothing_keeps_anybody_out(page):
-    """axe-core's rules at their two highest impacts, on both sizes."""
+    assert_accessible(page)
+
+
+def test_the_page_of_an_adaptation_hides_its_outlines_and_keeps_nobody_out(browser, tmp_path):
+    [row, _] = crop_rows(tmp_path, 2)
+    (tmp_path / "report.html").write_bytes(adaptation.page(adaptation_of(mask_of(row))))
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    assert_accessible(page)
+    outline = page.locator(".outline path.disc").first
+    assert outline.is_visible()
+    page.get_by_label("hide outlines").check()
+    assert not outline.is_visible()
+    page.close()
+
+
+def assert_accessible(page):
+    """axe-core at its two highest impacts, on both sizes; no page is wider than its window."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-core here")
     for width in (1400, 420):
         page.set_viewport_size({"width": width, "height": 900})
         found = axe.Axe().run(page).response["violations"]
         severe = [one["id"] for one in found if one["impact"] in ("serious", "critical")]
         assert severe == [], found
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_print_shows_the_pictured_suspects(page):

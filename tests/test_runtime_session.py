@@ -1,4 +1,4 @@
-"""A folder for temporary files that is too long for Ray's sockets, said before Ray starts."""
+"""A path of temporary files that is too long for Ray's sockets is refused before Ray starts."""
 
 import os
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 import job_files
 import pytest
 import ray
+from ray._common.usage.usage_lib import usage_stats_enabled
 from ray._private.utils import validate_socket_filepath
 
 from fundus.errors import ConfigurationError
@@ -40,6 +41,23 @@ def test_the_bound_is_that_of_ray(variable: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(variable, "/" + "é" * (longest() // 2 + 1))
     with pytest.raises(ConfigurationError, match=f"^{variable} is a path of"):
         session.check_temporary_folder()
+
+
+@pytest.mark.parametrize("chosen", [None, "1"])
+def test_ray_sends_no_usage_statistics_unless_the_user_wants_it(
+    chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # First set, then deleted: what the session sets is undone after the test.
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    if chosen is None:
+        monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
+    seen = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", lambda **_: seen.append(usage_stats_enabled()))
+    with session.ray_session():
+        pass
+    assert seen == [chosen == "1"]
 
 
 @pytest.mark.parametrize("job", ["screen", "train", "adapt", "demo"])

@@ -1,4 +1,4 @@
-"""Counters and logs as they leave a real Ray: scraped as Prometheus does, read where Ray writes."""
+"""Counters and logs of a real Ray: scraped as by Prometheus, read where Ray writes them."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def stage(batch):
     metrics.count_rows("ok", 4)
     metrics.count_rows("no_disc", 1)
     metrics.count_retries("SlowDown", 2)
-    logging.getLogger("fundus.storage.fetch").warning("a fetch was tried again")
+    logging.getLogger("fundus.archive.fetch").warning("a fetch was tried again")
     return batch
 
 ray.data.from_arrow(pa.table({"id": [1]})).map_batches(stage, **where.light).take_all()
@@ -78,6 +78,7 @@ def test_rays_own_metrics_in_the_dashboard_are_rays() -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 def test_what_a_job_counts_is_scraped_and_what_it_logs_names_the_run() -> None:
     with clusters.head(cpus=1) as head:
         job = head.driver(JOB, FUNDUS_LOG="json")
@@ -106,5 +107,5 @@ def test_what_a_job_counts_is_scraped_and_what_it_logs_names_the_run() -> None:
     }
     [said] = [json.loads(line) for line in lines if "a fetch was tried again" in line]
     assert said["run_id"] == "20270131T000000Z-abcdef"
-    assert said["name"] == "fundus.storage.fetch" and said["levelname"] == "WARNING"
+    assert said["name"] == "fundus.archive.fetch" and said["levelname"] == "WARNING"
     assert {"job_id", "node_id", "worker_id", "task_id"} <= set(said)

@@ -1,4 +1,4 @@
-"""One archive of everything that goes wrong, screened through the real chain on a local Ray."""
+"""One archive with everything that can go wrong, screened by the real chain on a local Ray."""
 
 import json
 from dataclasses import replace
@@ -15,6 +15,7 @@ import torch
 from dicom_files import dicom_file
 from PIL import Image
 from ray.data._internal.metadata_exporter import sanitize_for_struct
+from test_anatomy_risk import model as risk_model
 from test_images_decode import SMOOTH, saved, saved_by_opencv, vast_png
 
 import fundus
@@ -22,8 +23,8 @@ from fundus.anatomy.labels import CUP
 from fundus.ledger import pseudonyms, row, table
 from fundus.ledger.claim import ClaimHeld, claimed
 from fundus.ledger.plan import Plan
+from fundus.models import architectures, networks
 from fundus.models import bundle as bundles
-from fundus.models import networks
 from fundus.models.bundle import (
     ADAPTED,
     DETECTOR,
@@ -33,7 +34,8 @@ from fundus.models.bundle import (
     Preprocessing,
     Thresholds,
 )
-from fundus.screening import light, pipeline, report, standing
+from fundus.report import night, run
+from fundus.screening import light, pipeline, progress, report, status
 from fundus.screening.settings import Screening
 from fundus.storage.places import open_place
 
@@ -64,9 +66,9 @@ def tiny_bundle(**thresholds):
     torch.manual_seed(0)
     return Bundle(
         networks={
-            DETECTOR: network(networks.UNetConfig(width=4)),
-            SOURCE_ONLY: network(networks.DeepLabConfig(aspp_channels=16)),
-            ADAPTED: network(networks.DeepLabConfig(aspp_channels=16)),
+            DETECTOR: network(architectures.UNetConfig(width=4)),
+            SOURCE_ONLY: network(architectures.DeepLabConfig(aspp_channels=16)),
+            ADAPTED: network(architectures.DeepLabConfig(aspp_channels=16)),
         },
         preprocessing=Preprocessing(detector_side=64, roi_side=64),
         thresholds=Thresholds(**{"disc_found": 0.0, "disc": 0.0, "cup": 0.0} | thresholds),
@@ -95,7 +97,7 @@ def broken_archive(tmp_path_factory):
 
 
 def current_rows(results):
-    """As a reader has them."""
+    """The current rows."""
     found = table.find(open_place(str(results)))
     rows = table.scanned(found).to_table() if found else row.SCHEMA.empty_table()
     return rows.sort_by([("uri", "ascending"), ("frame", "ascending")])
@@ -114,7 +116,7 @@ def pictures(folder, *names):
 
 @pytest.fixture(scope="module")
 def screened(ray_local, broken_archive):
-    """Results lie inside the archive here, and are no objects of it."""
+    """The results are inside the archive here, and are not listed."""
     config = Screening(
         archive=str(broken_archive), results=str(broken_archive / "results"), gradability="advise"
     )
@@ -204,18 +206,40 @@ def test_the_summary_counts_statuses_and_reasons(screened):
 
 
 def test_the_same_command_again_screens_nothing_and_a_changed_object_alone(screened):
-    """And how things stand says what is missing in between."""
+    """In between, the status reports the missing objects."""
     _, bundle, _, config = screened
     before = table.find(open_place(config.results)).version()
     assert pipeline.screen(config, bundle).rows == 0
     assert table.find(open_place(config.results)).version() == before
     (Path(config.archive) / "text.jpg").write_text("not a picture, but a longer one")
-    found = standing.standing(config, config.results, bundle.measuring)
+    found = status.look_up(config, config.results, bundle.measuring)
     assert found.missing == 1 and found.statuses["ok"] == 4 and found.holder is None
-    assert "missing: 1 objects" in standing.readable(found)
+    assert "missing: 1 objects" in status.readable(found)
     assert pipeline.screen(config, bundle).rows == 1
     assert current_rows(config.results).num_rows == len(EXPECTED)
     assert pipeline.screen(replace(config, retry_failed=True), bundle).rows == 8
+
+
+def test_what_is_asked_for_later_is_done_without_a_picture_or_said(screened, tmp_path, monkeypatch):
+    """Calibration once screened everything again; --dicom-seg and a key once had no effect."""
+    _, bundle, _, config = screened
+    pipeline.screen(config, bundle)
+    before = current_rows(config.results)
+    monkeypatch.setattr(pipeline, "_rows", None)  # no picture is looked at
+    calibrated = replace(bundle, risk=risk_model())
+    assert pipeline.screen(config, calibrated).rows == 0
+    after = current_rows(config.results)
+    assert after["vcdr"].equals(before["vcdr"]) and after["risk"].null_count < len(after)
+    assert after["risk"].is_valid().equals(after["vcdr"].is_valid())
+    said = []
+    assert pipeline.screen(config, calibrated, said.append).rows == 0
+    assert not [line for line in said if "without" in line]
+    monkeypatch.setenv(pseudonyms.KEY, "a key of the site's own")
+    pipeline.screen(replace(config, dicom_out=str(tmp_path)), calibrated, said.append)
+    lacking = [line for line in said if "without" in line]
+    assert len(lacking) == 2 and all(f"{len(EXPECTED)} objects" in line for line in lacking)
+    assert "--dicom-seg" in lacking[0] and pseudonyms.KEY in lacking[1]
+    assert all("another location as --results" in line for line in lacking)
 
 
 def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch):
@@ -226,7 +250,7 @@ def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             pipeline.screen(config, tiny_bundle())
     assert current_rows(config.results).num_rows == 0
-    found = standing.standing(None, config.results)
+    found = status.look_up(None, config.results)
     assert list(found.unfinished.values()) == [2]
     said = []
     summary = pipeline.screen(config, tiny_bundle(), said.append)
@@ -240,9 +264,9 @@ def test_rows_that_a_pass_did_not_bring_are_screened_by_the_next(ray_local, tmp_
     config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     follow, passes = pipeline._follow, []
 
-    def loses_the_first(rows, objects, say):
-        follow(rows, objects, say)
-        passes.append(objects)
+    def loses_the_first(rows, progress):
+        follow(rows, progress)
+        passes.append(progress.objects)
         if len(passes) == 1:
             for file in tmp_path.glob("out/rows/*/*.parquet"):
                 file.unlink()
@@ -267,6 +291,7 @@ def test_crops_are_screened_without_detection(ray_local, tmp_path):
         str(archive), str(tmp_path / "out"), precropped=True, limit=2, gradability="off"
     )
     pipeline.screen(config, bundle)
+    assert progress._followed.round == dict.fromkeys(progress.STAGES, 2), "stages as Ray names them"
     rows = current_rows(config.results).to_pylist()
     assert [one["status"] for one in rows] == ["ok", "ok"]
     assert [(one["roi_x"], one["roi_y"], one["roi_size"]) for one in rows] == [(0, -10, 60)] * 2
@@ -312,8 +337,8 @@ def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
     ]
     assert secrets.stat().st_mode & 0o077 == 0
     plain = replace(config, pseudonymise_uris=False, uri_map=None)
-    for look in (pipeline.screen, lambda c, b: standing.standing(c, c.results, b.digest)):
-        with pytest.raises(ValueError, match="carry pseudonyms, not plain URIs: give the results"):
+    for look in (pipeline.screen, lambda c, b: status.look_up(c, c.results, b.digest)):
+        with pytest.raises(ValueError, match="carry pseudonyms, not plain URIs"):
             look(plain, tiny_bundle())
     written = [file for file in results.rglob("*") if file.is_file()]
     assert len(written) > 4 and not any(b"jane" in file.read_bytes() for file in written)
@@ -321,7 +346,7 @@ def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
 
 
 def test_a_results_place_keeps_to_one_way_of_naming_objects(tmp_path):
-    """Otherwise every picture would be there twice, and under its name after all."""
+    """Otherwise every picture would have two rows, one of them under its own name."""
     one, other = b"a key of the site's own", b"another key of the site"
     for first, second, sentence in (
         (None, one, "carry plain URIs, not pseudonyms"),
@@ -361,6 +386,11 @@ def test_archive_and_results_lie_on_s3(ray_local, s3, bucket, broken_archive):
         name: EXPECTED[name][0] for name in names
     }
     assert summary.listed == 4 and pipeline.screen(config, tiny_bundle()).rows == 0
+    place = open_place(config.results)
+    written, _ = night.show(place, run.Config(), str(bundles.default_folder()))
+    page, _ = place.read(f"reports/{summary.run_id}/index.html") or (b"", "")
+    assert written.uri == f"{config.results}/reports/{summary.run_id}/index.html"
+    assert written.pictures == 2 and page.count(b"data:image/jpeg") == 2, "read again from S3"
 
 
 def test_a_fault_of_our_own_ends_the_run_loudly(ray_local, tmp_path, monkeypatch):
@@ -369,7 +399,7 @@ def test_a_fault_of_our_own_ends_the_run_loudly(ray_local, tmp_path, monkeypatch
     def faulty(batch, **_):
         raise KeyError("a fault of our own")
 
-    monkeypatch.setattr(light, "crop", faulty)
+    monkeypatch.setattr(light, "Measure", lambda *_, **__: faulty)
     config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     with pytest.raises(Exception, match="a fault of our own"):
         pipeline.screen(config, tiny_bundle())
@@ -393,7 +423,7 @@ def test_bad_configurations_are_refused_in_a_sentence(tmp_path):
         Screening(str(tmp_path), str(tmp_path / "out"), gradability="strict")
     out = tmp_path / "out"
     for place in (out, f"file://{out}/dicom", f"{tmp_path}/x/../out/dicom/"):
-        with pytest.raises(ValueError, match="in the results would mix"):
+        with pytest.raises(ValueError, match="into the results"):
             Screening(str(tmp_path), str(out), dicom_out=str(place))
     for place in (tmp_path, tmp_path / "dicom"):
         with pytest.raises(ValueError, match="screened the next time"):

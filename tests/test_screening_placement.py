@@ -1,4 +1,4 @@
-"""Placement: claims that fit, bounds that grow with what may come, the same rule everywhere."""
+"""Placement: claims fit, bounds grow with the cluster's bounds, the same rule everywhere."""
 
 import pytest
 from ray.data import DataContext
@@ -16,13 +16,13 @@ MACHINES = [
 
 def actors(found: Placement) -> list[tuple[dict, int, int]]:
     """Each pool's arguments, least and most actors."""
-    pools = [found.read, found.locate, found.segment]
+    pools = [found.read, found.measure]
     return [(pool, pool["compute"].min_size, pool["compute"].max_size) for pool in pools]
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
 def test_the_widest_pools_leave_room_for_light_tasks(machine: dict[str, float]) -> None:
-    """An actor keeps what it claims: without this a machine of two CPUs hung."""
+    """An actor keeps its claim: without this room a machine with two CPUs hung."""
     found = placement(machine)
     kept = sum(pool["num_cpus"] * most for pool, _, most in actors(found))
     assert machine["CPU"] - kept >= 2 * found.light["num_cpus"] > 0
@@ -32,17 +32,16 @@ def test_the_widest_pools_leave_room_for_light_tasks(machine: dict[str, float]) 
 
 @pytest.mark.parametrize("node", [1, 2, 4, 16])
 def test_one_node_alone_can_go_on_when_all_others_are_lost(node: int) -> None:
-    """Two nodes of two CPUs, one cut off: the three actors claimed three CPUs, and the run hung."""
+    """Two nodes of two CPUs, one cut off: the actors claimed more than two, and the run hung."""
     found = placement({"CPU": 8 * node}, node_cpus=node)
     claimed = sum(pool["num_cpus"] for pool, _, _ in actors(found)) + 2 * found.light["num_cpus"]
     assert claimed <= node
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 40])
-def test_models_go_to_gpus_and_fill_them_whatever_mixture_meets(gpus: int) -> None:
+def test_measuring_goes_to_gpus_and_fills_them(gpus: int) -> None:
     found = placement({"CPU": 16 * gpus, "GPU": gpus})
-    assert found.locate["num_gpus"] == found.segment["num_gpus"]
-    assert 1 / found.locate["num_gpus"] == int(1 / found.locate["num_gpus"])
+    assert 1 / found.measure["num_gpus"] == int(1 / found.measure["num_gpus"])
     widest = sum(pool.get("num_gpus", 0) * most for pool, _, most in actors(found))
     assert widest == gpus
     assert "num_gpus" not in found.read | found.light
@@ -66,9 +65,9 @@ def test_bounds_come_from_what_the_cluster_may_grow_to(monkeypatch: pytest.Monke
     monkeypatch.setenv("FUNDUS_GROWS_TO", "CPU=128 GPU=4 reader=2")
     assert reachable() == {"CPU": 128, "GPU": 4, "memory": 5, "reader": 2}
     found = placement(reachable())
-    assert found.segment["compute"].max_size == 12
+    assert found.measure["compute"].max_size == 16
     assert found.read["resources"].keys() == {"reader"}
-    assert not any("resources" in stage for stage in (found.locate, found.segment, found.light))
+    assert not any("resources" in stage for stage in (found.measure, found.light))
 
 
 def test_a_variable_that_says_nothing_is_refused_by_its_name() -> None:
@@ -86,5 +85,5 @@ def test_no_block_is_dropped_and_no_order_kept() -> None:
 def test_the_stages_processes_get_the_environment_that_is_asked_for() -> None:
     assert "runtime_env" not in placement({"CPU": 4}).read
     found = placement({"CPU": 4}, {"FUNDUS_RUN_ID": "x"})
-    for kwargs in (found.read, found.locate, found.segment, found.light):
+    for kwargs in (found.read, found.measure, found.light):
         assert kwargs["runtime_env"] == {"env_vars": {"FUNDUS_RUN_ID": "x"}}

@@ -1,18 +1,17 @@
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from test_anatomy_risk import model as risk_model
 from test_images_decode import SMOOTH, saved
 
-from fundus.images.roi import Roi
+from fundus.archive.listing import walk
+from fundus.field.roi import Roi
 from fundus.ledger.runs import Run
 from fundus.models.thresholds import Thresholds
 from fundus.screening import columns, light, reading
-from fundus.storage.listing import walk
 
 RUN = Run("r", "b", "frames")
 
@@ -50,6 +49,7 @@ def batch_of(maps_of_rows, rois, statuses):
         "field_red": np.full(count, 150.0),
         "field_green": np.full(count, 80.0),
         "field_blue": np.full(count, np.nan),
+        "shrink": np.ones(count, int),
         "poor": np.zeros(count, bool),
         "flags": np.array([""] * count, object),
         "disc_confidence": np.full(count, 0.9),
@@ -104,7 +104,7 @@ def test_maps_that_are_not_finite_are_a_row_with_a_reason(fault):
 
 
 def test_risk_is_that_of_the_eye_alone_and_null_without_a_vcdr():
-    """Whatever else the batch holds; and null where the bundle is not calibrated."""
+    """It does not depend on the rest of the batch, and is null if the bundle is not calibrated."""
     wide, narrow, none = maps(120, 124), maps(40, 44), maps(0, 0)
     rois = [Roi(0, 0, 256)] * 3
     batch = batch_of([wide, narrow, none], rois, ["ok"] * 3)
@@ -176,24 +176,61 @@ def test_a_batch_that_is_written_again_replaces_its_own_file(tmp_path):
     assert len(list((tmp_path / RUN.rows).glob("*.parquet"))) == 2
 
 
-def test_the_processes_that_hold_no_network_do_not_load_torch() -> None:
-    rooms = "fundus.screening.reading, fundus.screening.light"
-    loads = f"import sys, {rooms}; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
-    assert run.stdout == "False\n"
-
-
 def test_two_discs_are_flagged_behind_what_decoding_remarked() -> None:
     from fundus.models.predictor import Detection
     from fundus.screening.models import Locate
 
-    def place(image: np.ndarray, *, precropped: bool) -> Detection:
+    def place(image: np.ndarray, *, precropped: bool, field: None) -> Detection:
         return Detection(0.9, Roi(0, 0, 9), two=bool(image.max()))
 
-    stage = Locate.__new__(Locate)
-    stage.precropped, stage.predictor = False, SimpleNamespace(place=place)
+    scale = SimpleNamespace(roi_scale=1.5)
+    stage = Locate(SimpleNamespace(place=place, preprocessing=scale), precropped=False)
     texts = {"uri": "abc", "status": ["ok"] * 3, "error": [""] * 3, "laterality": ["OD"] * 3}
     batch = {name: np.array(list(column)) for name, column in texts.items()}
     batch["flags"] = np.array(["", "x", ""])
+    batch["field"], batch["shrink"] = columns.tensors([None] * 3), np.ones(3, int)
     batch["image"] = np.array([1, 1, 0], np.uint8)[:, None, None, None]
     assert stage(batch)["flags"].tolist() == ["two_discs", "x two_discs", ""]
+
+
+def test_a_working_frame_has_the_size_and_the_roi_of_its_original(tmp_path) -> None:
+    from fundus.field import roi
+    from fundus.models.predictor import Detection
+    from fundus.screening.models import Locate
+
+    pixels = np.random.default_rng(1).integers(0, 255, (401, 303, 3), np.uint8)
+    (tmp_path / "a.png").write_bytes(saved(Image.fromarray(pixels), "PNG"))
+    (entry,) = walk(str(tmp_path))
+    names = {"source": entry.uri, "uri": "a", "etag": entry.etag, "size": entry.size}
+    names |= {"status": "", "error": ""}
+    listed = {name: np.array([value], object) for name, value in names.items()}
+    read = reading.Read("off", precropped=True, keep_header=False, subject_key=None, least_side=75)
+    (batch,) = read(listed)
+    small = batch["image"][0]
+    assert (batch["height"][0], batch["width"][0]) == (401, 303)
+    assert small.shape == (101, 76, 3) and batch["shrink"][0] == 4
+
+    found = Detection(0.9, Roi(10, 20, 30))
+    predictor = SimpleNamespace(
+        place=lambda image, **_: found, preprocessing=SimpleNamespace(roi_scale=1.5)
+    )
+    batch = Locate(predictor, precropped=True)(batch)
+    assert [batch[name][0] for name in ("roi_x", "roi_y", "roi_size")] == [40, 80, 120]
+    expected = roi.crop(small, Roi(10, 20, 30), 16, mirrored=True)
+    np.testing.assert_array_equal(light.crop(batch, side=16)["crop"][0], expected)
+
+
+def test_reading_tasks_are_cut_by_count_and_by_about_a_minute_of_work():
+    """A spot instance has two minutes' notice; a task of large objects once lasted for longer."""
+    sizes = [600_000] * 40 + [30_000_000] * 20 + [900_000_000] + [600_000] * 3
+    todo = pa.table({"uri": [str(i) for i in range(len(sizes))], "size": sizes})
+    cut = reading.tasks(todo, 16)
+    assert pa.concat_tables(cut).equals(todo)
+    assert [one.num_rows for one in cut[:3]] == [16, 16, 8 + 6]
+    for one in cut:
+        seconds = sum(
+            reading.OBJECT_S + reading.MEGABYTE_S * n / 1e6 for n in one["size"].to_pylist()
+        )
+        assert one.num_rows == 1 or (one.num_rows <= 16 and seconds <= reading.TASK_S)
+    assert [one.num_rows for one in cut[-2:]] == [1, 3]
+    assert reading.tasks(todo.slice(0, 0), 16)[0].num_rows == 0

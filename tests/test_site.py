@@ -1,4 +1,4 @@
-"""The site file stands in for arguments, is overridden by them, and each mistake is a sentence."""
+"""The site file replaces arguments, is overridden by them, and each mistake is one sentence."""
 
 from pathlib import Path
 
@@ -35,14 +35,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_jobs_without_arguments_do_what_the_site_file_says(folder: Path) -> None:
-    adapting = job_files.load("adapt").parse([])
+    adapting, name = job_files.load("adapt").parse([])
     assert (adapting.bundle, adapting.to, adapting.storage) == ("b", "b", "checkpoints")
     assert adapting.sources == ("synthetic:?count=8",)
     assert adapting.targets == ("folder:photographs",)
     assert (adapting.recipe.name, adapting.recipe.epochs) == ("laptop", 3)
     assert adapting.precropped
     config = job_files.load("screen").parse([])
-    assert config.site == "North"
+    assert config.site == name == "North"
     screening = config.screening
     assert (screening.archive, screening.results) == ("photographs", "rows")
     assert (screening.gradability, screening.precropped) == ("advise", True)
@@ -61,7 +61,7 @@ def test_every_job_of_a_bundle_reads_the_site_file(folder: Path) -> None:
 
 def test_arguments_override_the_site_file(folder: Path) -> None:
     given = ["--recipe", "quick", "--source", "synthetic:?count=9", "--change", "batch=4"]
-    adapting = job_files.load("adapt").parse(given)
+    adapting, _ = job_files.load("adapt").parse(given)
     assert adapting.sources == ("synthetic:?count=9",)
     assert (adapting.recipe.name, adapting.recipe.epochs, adapting.recipe.batch) == ("quick", 2, 4)
     assert job_files.load("screen").parse(["--results", "r"]).screening.results == "r"

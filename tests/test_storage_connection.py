@@ -8,9 +8,9 @@ import pytest
 from hospital_network import HospitalNetwork
 from s3_server import AWS_HOSTS
 
+from fundus.archive.listing import walk
 from fundus.errors import ConfigurationError
 from fundus.storage.connection import connection
-from fundus.storage.listing import walk
 from fundus.storage.places import open_place
 
 pytestmark = pytest.mark.s3
@@ -45,7 +45,7 @@ def told(network, monkeypatch):
 
 
 def use_all(bucket):
-    """Each of the three clients writes and reads at the same place."""
+    """Each of the three clients writes to and reads from the same location."""
     place = open_place(f"s3://{bucket}/results")
     place.put("by-boto3", b"eye")
     filesystem, folder = place.arrow()

@@ -1,4 +1,4 @@
-"""The adversarial step does what the paper says, and would be caught doing the opposite."""
+"""The adversarial step does what the paper describes; the opposite would fail these tests."""
 
 from dataclasses import replace
 
@@ -137,7 +137,7 @@ def test_a_recipe_of_nothing_is_refused(field: str) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 16, 17, 33])
 def test_the_default_recipe_adapts_to_any_number_of_pictures(count: int) -> None:
-    """Self-training with blended batch norm: one picture left over for a slice was a crash."""
+    """Self-training with blended batch norm: a slice of one leftover picture once crashed."""
     torch.manual_seed(0)
     adapting = AdaptationLearner(
         DeepLab(DeepLabConfig(aspp_channels=8)),

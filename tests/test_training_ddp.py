@@ -1,4 +1,4 @@
-"""Two data-parallel workers take the step that one process takes on the same batch."""
+"""Two data-parallel workers take the same step as one process on the same batch."""
 
 import sys
 from collections.abc import Callable
@@ -136,6 +136,7 @@ def compare(*steps: str, folder: Path, gpu: bool, tolerance: float) -> None:
                 torch.testing.assert_close(found[name], gradient.cpu(), atol=tolerance, rtol=0)
 
 
+@pytest.mark.slow
 def test_two_workers_have_the_gradients_of_one_process(ray_local: None, tmp_path: Path) -> None:
     compare("detector", "segmenter", "adversarial", folder=tmp_path, gpu=False, tolerance=1e-5)
 

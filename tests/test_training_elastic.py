@@ -1,4 +1,4 @@
-"""Workers come and go: a training uses what is there, and outlives a machine's announced end."""
+"""Workers come and go: a training uses those that exist, and survives an announced loss."""
 
 import json
 import os
@@ -17,8 +17,10 @@ from ray.cluster_utils import Cluster
 from fundus.runtime.workers import Workers
 from fundus.training import loop
 
+pytestmark = pytest.mark.cluster
+
 EPOCHS, STEPS = 12, 20
-HEEDED = "this machine is to go: checkpoint after step"
+HEEDED = "this machine will be taken away: writing a checkpoint after step"
 
 
 class Counting:

@@ -1,4 +1,4 @@
-"""The gate lets a better segmenter pass and stops what only looks like one."""
+"""The gate passes a better segmenter, and stops one that only seems better."""
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ def crops(masks: list[np.ndarray]) -> Crops:
 
 
 class Reader(nn.Module):
-    """Reads disc and cup off the picture's channels, with an error of choice."""
+    """Reads disc and cup from the picture's channels, with a chosen error."""
 
     def __init__(self, gain: float = 20.0, only_disc: bool = False, uneven: float = 0.0) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ TARGET = crops([eye(v, centre=34) for v in (0.4, 0.6, 0.8)])
 
 
 def failed(source_only: nn.Module, adapted: nn.Module, target: Crops = TARGET) -> set[str]:
-    checks = gate.judge(source_only, adapted, SOURCE, target, Thresholds())
+    checks = gate.judge(source_only, adapted, SOURCE, target, Thresholds()).checks
     return {check.name for check in checks if not check.passed}
 
 

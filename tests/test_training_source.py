@@ -1,4 +1,4 @@
-"""What several labelled sets teach one network: the disc alone, or a consensus of experts."""
+"""One network learns from several labelled sets: from discs alone, or a consensus of experts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A target comes through the door of screening; what cannot be used is counted, or refused."""
+"""A target is read as in screening; pictures that cannot be used are counted, or refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_target_in_which_no_disc_is_found_is_refused_at_once(tmp_path: Path) -
 
 
 def test_a_target_that_changed_is_another_and_its_place_does_not_matter(tmp_path: Path) -> None:
-    """The digest is of the content: a training of the same pictures resumes wherever they lie."""
+    """The digest covers only the content: training on moved pictures resumes."""
     first, moved = (folder(tmp_path / name, junk=0) for name in ("new", "moved"))
     digests = [
         read_target([spec], tiny_bundle(), precropped=True).described[0]["digest"]

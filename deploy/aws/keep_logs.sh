@@ -3,17 +3,17 @@
 #
 #     deploy/aws/keep_logs.sh s3://screening/logs
 #
-# They lie under <place>/<host>/. What a node wrote in its last minute may be missing. Logs name
-# pictures by URI: --pseudonymise-uris keeps names out of them, or keep the prefix as closed as the
-# archive. One copy runs on a node, however often this is called.
+# They are written below s3://screening/logs/<host>/. The last minute of a node may be missing. Logs
+# name pictures by URI: use --pseudonymise-uris, or protect the prefix like the archive. Only one copy
+# runs per node, however often this is called.
 set -eu
 place=${1:?where to: s3://bucket/prefix}
 logs=${RAY_LOGS:-/tmp/ray/session_latest/logs}
 exec 9>"${TMPDIR:-/tmp}/fundus-keep-logs.lock"
 flock --nonblock 9 || exit 0
 while :; do
-    # Its own path, since session_latest is a link and links are not followed. A log that grows while
-    # it is read is copied again the next time.
+    # The real path, because session_latest is a link and links are not followed. A log that grows
+    # while it is read is copied again the next time.
     aws s3 sync --quiet --no-follow-symlinks "$(realpath "$logs")" "$place/$(hostname)/" || true
     sleep "${KEEP_LOGS_EVERY:-60}"
 done

@@ -1,1 +1,1 @@
-"""What a disc and a cup are: labels, post-processing, measures and scores."""
+"""Disc and cup: labels, post-processing, measures and scores."""

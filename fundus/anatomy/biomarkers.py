@@ -1,11 +1,11 @@
-"""Clinical measures of one mask. Ratios and rim widths have no unit: no pixel spacing is needed.
+"""Clinical measures of one mask. Ratios and rim widths have no unit, so need no pixel spacing.
 
-A mask is HW uint8, 0 background, 1 rim, 2 cup, upright (superior is the top row), its pixels
-square. Clean it first (`postprocess.clean`): an extent counts a stray pixel in full.
+A mask is HW uint8, 0 background, 1 rim, 2 cup, upright (superior is the top row), with square
+pixels. Clean it first (`postprocess.clean`): a stray pixel counts fully in an extent.
 
-What is undefined is None. Without a disc nothing is defined. A disc without a cup has no ratio
-either: a cup that is absent, one that was missed and one that nobody outlined (sets with the disc
-alone) look alike in a mask, and a ratio of 0 would call all three healthy.
+Undefined measures are None. Without a disc nothing is defined. A disc without a cup has no ratio
+either: an absent cup, a missed one and one that nobody outlined (in sets with only the disc) look
+alike in a mask, and a ratio of 0 would call all three healthy.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ Laterality = Literal["OD", "OS"]
 
 SECTOR_DEGREES = 45
 _STEPS = 512
-# Half-degree rays that never run along an axis: there they could fall between two pixel columns,
-# and an eye and its mirror image would read different ones.
+# Half-degree rays that never run along an axis. There they could fall between two pixel columns,
+# and an eye and its mirror image would give different values.
 _RAYS = np.deg2rad(np.arange(-SECTOR_DEGREES / 2 + 0.25, SECTOR_DEGREES / 2, 0.5))
 
 
@@ -37,11 +37,11 @@ class Biomarkers:
     rim_inferior: float | None
     """Mean rim width in the inferior sector, in vertical disc diameters."""
     rim_superior: float | None
-    """The same, superior."""
+    """Mean rim width in the superior sector, likewise."""
     rim_nasal: float | None
-    """The same, nasal; None while the laterality is unknown."""
+    """Mean rim width in the nasal sector, likewise; None if the laterality is unknown."""
     rim_temporal: float | None
-    """The same, temporal; None while the laterality is unknown."""
+    """Mean rim width in the temporal sector, likewise; None if the laterality is unknown."""
 
 
 UNDEFINED = Biomarkers(None, None, None, None, None, None, None)
@@ -54,11 +54,12 @@ def measure(mask: np.ndarray, laterality: Laterality | None = None) -> Biomarker
     1988;29:1151: the rim is broadest inferiorly, then superiorly, nasally, temporally; Harizman et
     al., Arch Ophthalmol 2006;124:1579), defined here as follows. From the disc's centroid, rays run
     every half degree through the 45 degrees about each half-axis. The rim's width on a ray is the
-    distance from the cup's furthest point on it to the disc's; where the ray misses the cup, all of
-    the disc's radius. A sector's value is the mean over its rays, over the vertical disc diameter.
+    distance from the cup's furthest point on it to the disc's, or the whole radius of the disc if
+    the ray misses the cup. A sector's value is the mean over its rays, divided by the vertical disc
+    diameter. In a photograph of a right eye (OD) nasal is to the right, of a left eye to the left.
 
-    In a photograph of a right eye (OD) nasal is to the right, in one of a left eye to the left.
-    A laterality other than "OD", "OS" and None raises ValueError.
+    Raises:
+        ValueError: a laterality other than "OD", "OS" and None.
     """
     if laterality not in ("OD", "OS", None):
         raise ValueError(f'laterality is "OD", "OS" or None, not {laterality!r}')

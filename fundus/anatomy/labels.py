@@ -1,7 +1,7 @@
-"""Labels of the optic disc and cup: one convention inside, conversions from the public ones.
+"""Labels of the optic disc and cup: one internal convention, and conversions from public ones.
 
-A mask is HW uint8 with 0 background, 1 rim, 2 cup. The disc is rim and cup together, so the cup
-lies in its disc by construction.
+A mask is HW uint8 with 0 background, 1 rim, 2 cup. The disc is rim and cup together, so the cup is
+in its disc by construction.
 """
 
 from collections.abc import Collection

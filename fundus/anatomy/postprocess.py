@@ -14,7 +14,7 @@ CUP_OUTSIDE_DISC = "cup_outside_disc"
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A mask fit to measure, and what had to be said about it."""
+    """A clean mask, which can be measured, and its flags."""
 
     mask: np.ndarray
     """HW uint8, 0 background, 1 rim, 2 cup: at most one disc and one cup, without holes."""
@@ -29,15 +29,19 @@ def clean(
     cup_threshold: float = 0.5,
     ovals: bool = False,
 ) -> Cleaned:
-    """Threshold, keep the largest piece, fill its holes, clip the cup to the disc.
+    """Threshold, select the largest region, fill its holes, clip the cup to the disc.
 
-    ovals: disc and cup become the ellipses of their second moments and area. Experts draw smooth
-    ovals; networks follow each vessel (docs/experiments.md).
+    Regions are 8-connected. The cup is clipped before its largest region is selected, so cleaning a
+    clean mask changes nothing.
 
-    probabilities: (2, H, W) float in [0, 1], the disc (cup included), then the cup; a pixel at its
-    threshold is inside. Pieces are 8-connected. The cup is clipped before its largest piece is
-    chosen, so cleaning a clean mask changes nothing. Another shape, values outside [0, 1] and NaN
-    raise ValueError: they come from a fault, not from a picture.
+    Args:
+        probabilities: (2, H, W) float in [0, 1], the disc (cup included), then the cup.
+        disc_threshold, cup_threshold: a pixel at its threshold is inside.
+        ovals: replace disc and cup by the ellipses of their second moments and area. Experts draw
+            smooth ovals; networks follow each vessel (docs/experiments.md).
+
+    Raises:
+        ValueError: another shape, values outside [0, 1] or NaN, which are faults of a program.
     """
     if probabilities.ndim != 3 or probabilities.shape[0] != 2:
         raise ValueError(f"expected (2, H, W) probabilities, not {probabilities.shape}")
@@ -59,7 +63,7 @@ def clean(
 
 
 def oval(inside: np.ndarray) -> np.ndarray:
-    """The ellipse with the second moments' axes and the area of an HW bool region: HW bool.
+    """The ellipse with the second moments and the area of an HW bool region, as HW bool.
 
     A region without a width (fewer than 3 pixels, or all in one line) stays as it is.
     """
@@ -89,7 +93,7 @@ def _largest_filled(inside: np.ndarray) -> np.ndarray:
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
     left, top, width, height = stats[largest, : cv2.CC_STAT_AREA]
     box = np.s_[top : top + height, left : left + width]
-    # A margin of one pixel joins all that lies outside the piece, so one fill reaches it all. The
+    # A margin of one pixel connects everything outside the piece, so one fill reaches it all. The
     # fill is 4-connected: the outside of an 8-connected piece does not pass its diagonal steps.
     outside = np.pad((pieces[box] != largest).view(np.uint8), 1, constant_values=1)
     cv2.floodFill(outside, None, (0, 0), 2, flags=4)

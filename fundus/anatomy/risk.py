@@ -1,6 +1,6 @@
-"""From the vCDR of one eye and its spread to a risk of glaucoma, and to a referral.
+"""The risk of glaucoma of one eye, from its vCDR and the spread of the vCDR, and its referral.
 
-Nothing here looks at other eyes of an archive: the same picture has the same risk in any company.
+It does not depend on other eyes: the same picture has the same risk in every archive.
 """
 
 import math
@@ -12,21 +12,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RiskModel:
-    """A logistic model of the vCDR that trusts a ratio less the wider its spread.
+    """A logistic model of the vCDR, in which a ratio counts less the wider its spread is.
 
     In the labelled pictures the measured vCDR had the mean m and the standard deviation t. An eye's
-    vCDR v with the spread s (`vcdr_sd`) is first drawn towards m by its reliability (Kelley 1927;
-    the posterior mean under normal laws)
+    vCDR v with the spread s (`vcdr_sd`) is first moved towards m by its reliability (Kelley 1927;
+    the posterior mean under normal distributions)
 
-        r = t^2 / (t^2 + s^2),   v' = m + r (v - m),   variance left over: r s^2
+        r = t^2 / (t^2 + s^2),   v' = m + r (v - m),   remaining variance: r s^2
 
-    and its logistic risk is then averaged over what is left (MacKay, Neural Comput 1992;4:720):
+    and its logistic risk is then averaged over the rest (MacKay, Neural Comput 1992;4:720):
 
         risk = 1 / (1 + exp(-z))
         z = (intercept + slope (v' - m)) / sqrt(1 + pi slope^2 r s^2 / 8)
 
-    Without a spread this is logistic regression; with a boundless one every eye has the same risk,
-    about the share of glaucoma in the labelled pictures, for which all risks hold. The slope is
+    Without a spread this is logistic regression. With an unlimited spread every eye has the same
+    risk, about the share of glaucoma in the labelled pictures, which all risks assume. The slope is
     never negative, so a larger vCDR never has a smaller risk.
     """
 
@@ -41,21 +41,21 @@ class RiskModel:
     vcdr_mean: float
     """Mean of the measured vCDR in the labelled pictures."""
     vcdr_deviation: float
-    """Its standard deviation there, above 0."""
+    """Standard deviation of the measured vCDR in the labelled pictures, above 0."""
     threshold: float
     """Risk from which an eye is referable, above 0 and at most 1."""
     specificity: float
     """Share of the labelled healthy eyes that had to stay below the threshold, in (0, 1)."""
     healthy: int
-    """Labelled pictures without glaucoma that it was fitted to."""
+    """Number of labelled pictures without glaucoma."""
     glaucoma: int
-    """Labelled pictures with glaucoma."""
+    """Number of labelled pictures with glaucoma."""
     set: str
-    """The name of the labelled set."""
+    """Name of the labelled set."""
     digest: str
     """SHA-256 (hexadecimal) of the labelled set."""
     scores: dict[str, Any] = field(default_factory=dict)
-    """What cross-validation on the labelled set measured, JSON-ready."""
+    """Figures of cross-validation on the labelled set, as values for JSON."""
 
     def __post_init__(self) -> None:
         numbers = (self.intercept, self.slope, self.vcdr_mean, self.vcdr_deviation)
@@ -67,7 +67,7 @@ class RiskModel:
             raise ValueError("a risk model has a threshold in (0, 1] and a specificity in (0, 1)")
 
     def risk(self, vcdr: float | None, vcdr_sd: float | None) -> float | None:
-        """Risk of glaucoma in [0, 1]; None where the vCDR or its spread is None."""
+        """Risk of glaucoma in [0, 1]; None if the vCDR or its spread is None."""
         if vcdr is None or vcdr_sd is None:
             return None
         given = (self.intercept, self.slope, self.vcdr_mean, self.vcdr_deviation)
@@ -99,10 +99,10 @@ def logistic(log_odds: np.ndarray) -> np.ndarray:
 
 
 def referral_threshold(healthy: np.ndarray, specificity: float) -> float:
-    """The threshold in (0, 1] below which at least this share of the healthy eyes' risks lies.
+    """The threshold in (0, 1] such that at least this share of the healthy eyes' risks is below it.
 
-    Half-way between the last risk that has to be below and the next larger one (1 where there is
-    none), so that no eye decides it by a rounding.
+    It is half-way between the last risk that has to be below and the next larger one (1 if there is
+    none), so that rounding does not matter.
     """
     ordered = np.sort(healthy)
     last = ordered[math.ceil(specificity * len(ordered) - 1e-9) - 1]

@@ -1,4 +1,7 @@
-"""How well masks, ratios and risks agree with the experts'. Undefined is None, means say counts."""
+"""Agreement of masks, ratios and risks with those of experts.
+
+Undefined values are None. Every mean comes with its number of eyes.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +16,13 @@ class Summary:
     """One statistic over eyes."""
 
     value: float | None
-    """The statistic; None where no eye defines it."""
+    """The statistic; None if it is undefined in all eyes."""
     low: float | None
-    """Lower end of the 95 % bootstrap interval; None where resampling is meaningless."""
+    """Lower end of the 95 % bootstrap interval; None if resampling is meaningless."""
     high: float | None
-    """Its upper end."""
+    """Upper end of the interval."""
     count: int
-    """The eyes that the statistic is taken over: those in which it is defined."""
+    """Number of eyes in which the statistic is defined."""
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float | None:
@@ -46,7 +49,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Area under the ROC curve: how often a positive outranks a negative, ties counted half.
 
     labels: (N,) bool, True with the disease; scores: (N,) float, higher is more suspect. The
-    Mann-Whitney statistic of Hanley and McNeil (Radiology 1982;143:29). None where a class lacks.
+    Mann-Whitney statistic of Hanley and McNeil (Radiology 1982;143:29). None if a class is missing.
     """
     positive = np.asarray(labels, bool)
     positives = np.count_nonzero(positive)
@@ -60,7 +63,7 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def brier(labels: np.ndarray, risks: np.ndarray) -> float | None:
-    """Mean squared difference of the risk and what was the case (Brier, Mon Weather Rev 1950;78:1).
+    """Mean squared difference between risk and label (Brier, Mon Weather Rev 1950;78:1).
 
     labels: (N,) bool; risks: (N,) in [0, 1]. 0 is best; the share p of positives, given to every
     eye, scores p (1 - p). None without eyes.
@@ -76,9 +79,10 @@ def interval(
 ) -> tuple[float, float] | None:
     """95 % percentile bootstrap interval of `statistic(*columns)` (Efron 1979).
 
-    columns: one or more (N,) arrays, one entry an eye; eyes are drawn with replacement, the columns
-    together. Deterministic by seed. Resamples where the statistic is None (an AUC whose draw lacks
-    a class) are left out; None with fewer than two eyes or where every resample is left out.
+    columns: one or more (N,) arrays with one entry per eye; eyes are drawn with replacement, and
+    all columns together. Deterministic by seed. Resamples where the statistic is None (an AUC whose
+    draw lacks a class) are left out. None with fewer than two eyes or where every resample is left
+    out.
     """
     eyes = len(columns[0])
     if eyes < 2:

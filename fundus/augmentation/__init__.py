@@ -1,1 +1,1 @@
-"""What is done to pictures and masks on their way into a training."""
+"""Random changes of pictures and masks for training."""

@@ -1,7 +1,7 @@
-"""Colour of one camera given to another's pictures: each of two ways, chosen at random.
+"""The look of one camera transferred to pictures of another, in one of two ways.
 
-Both take what a camera decides (colours, light) from an unlabelled picture of the target and leave
-where things are: labels stay valid.
+Both take colours and light, which depend on the camera, from an unlabelled picture of the target.
+Shapes stay where they are, so the labels stay valid.
 """
 
 from typing import Any
@@ -14,14 +14,20 @@ from fundus.augmentation.augment import OnPicture
 
 
 class LikeTarget(OnPicture):
-    """With a share each: colour statistics, or low-frequency amplitude, of a target picture."""
+    """Transfer the colour statistics or the low-frequency amplitudes of a target picture.
+
+    Args:
+        targets: (N, 3, S, S) uint8 pictures of the target.
+        reinhard: share of pictures that get colour statistics.
+        fourier: share of pictures that get low-frequency amplitudes.
+    """
 
     def __init__(self, targets: Tensor, reinhard: float = 0.35, fourier: float = 0.35) -> None:
         super().__init__()
         self.targets, self.reinhard, self.fourier = targets, reinhard, fourier
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Which target picture, which way, how far (uniform in [0.3, 1])."""
+        """Draw a target picture, one of the two ways, and a strength in [0.3, 1]."""
         return {
             "target": self.targets[int(torch.randint(len(self.targets), ()))],
             "way": torch.rand(()).item(),
@@ -29,7 +35,7 @@ class LikeTarget(OnPicture):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """A (3, S, S) uint8 picture, recoloured or not."""
+        """Recolour a (3, S, S) uint8 picture, or return it as it is."""
         target, strength = params["target"].float(), params["strength"]
         picture = inpt.as_subclass(Tensor).float()
         if params["way"] < self.reinhard:
@@ -43,10 +49,10 @@ class LikeTarget(OnPicture):
 
 
 def colour_statistics(picture: Tensor, target: Tensor) -> Tensor:
-    """Reinhard et al. 2001, by channel: mean and spread of the target's exposed pixels.
+    """Set mean and spread of each channel to those of the target (Reinhard et al. 2001).
 
-    (3, S, S) float RGB in [0, 255] twice -> the same, not clamped. Black corners and borders, in
-    which no channel reaches 10, are no part of either statistic and stay black.
+    Both pictures are (3, S, S) float RGB in [0, 255]; so is the result, not clamped. Black corners
+    and borders, in which no channel reaches 10, are left out of both statistics and stay black.
     """
     seen, like = _exposed(picture), _exposed(target)
     if seen.sum() < 2 or like.sum() < 2:
@@ -58,10 +64,10 @@ def colour_statistics(picture: Tensor, target: Tensor) -> Tensor:
 
 
 def low_frequencies(picture: Tensor, target: Tensor, share: float = 0.01) -> Tensor:
-    """FDA (Yang and Soatto 2020): the target's amplitude in the lowest frequencies, own phase.
+    """Take the target's amplitudes at the lowest frequencies (FDA, Yang and Soatto 2020).
 
-    (3, S, S) float twice -> (3, S, S) float, not clamped. `share` is the half width of the square
-    that is exchanged, in sides; at least the mean colour is.
+    The phases stay. Both pictures are (3, S, S) float; so is the result, not clamped. `share` is
+    the half width of the exchanged square in sides; the mean colour is always exchanged.
     """
     spectrum, spectrum_trg = torch.fft.fft2(picture), torch.fft.fft2(target)
     low = (torch.fft.fftfreq(picture.shape[-1]).abs() <= share).float()

@@ -1,8 +1,8 @@
-"""Augmentation: the eight kinds that the paper names, pictures and masks together.
+"""Augmentation of pictures and masks together, by the eight kinds that the paper names.
 
-flip, rotation, translation, scale, elastic transform, salt and pepper noise, light, region erasing.
-Transforms take a `tv_tensors.Image` ((3, S, S) uint8 RGB) and a `tv_tensors.Mask` ((S, S) uint8)
-and draw from torch's global generator, so that a seed decides everything.
+The kinds are flip, rotation, translation, scale, elastic transform, salt and pepper noise, light
+and region erasing. Transforms take a `tv_tensors.Image` ((3, S, S) uint8 RGB) and a
+`tv_tensors.Mask` ((S, S) uint8). They draw from torch's global generator, so a seed determines all.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ from torchvision.tv_tensors import Image, Mask
 class Elastic(v2.Transform):
     """Smooth random displacement, drawn on a coarse grid and enlarged.
 
-    torchvision's own ElasticTransform blurs full-size noise with a kernel as wide as the picture,
-    slow at the released sigma of 0.08 sides; a grid of 8 x 8 is as smooth, and a strength of
-    0.008 sides is the spread that the released alpha of 2 sides comes to.
+    torchvision's ElasticTransform blurs full-size noise with a kernel as wide as the picture, which
+    is slow at the released code's sigma of 0.08 sides. A grid of 8 x 8 is as smooth, and a strength
+    of 0.008 sides has the spread of the released code's alpha of 2 sides.
     """
 
     def __init__(self, strength: float = 0.008, cells: int = 8) -> None:
@@ -40,13 +40,13 @@ class Elastic(v2.Transform):
 
 
 class OnPicture(v2.Transform):
-    """A transform of the picture alone; the mask passes."""
+    """Base of transforms that change the picture and leave the mask as it is."""
 
     _transformed_types = (Image,)
 
 
 class SaltAndPepper(OnPicture):
-    """A share of pixels set to black or white."""
+    """Set a share of the pixels to black or white."""
 
     def __init__(self, share: float = 0.004) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class SaltAndPepper(OnPicture):
 
 
 class Light(OnPicture):
-    """Random gamma: brightens or darkens without clipping."""
+    """Random gamma, which brightens or darkens without clipping."""
 
     def __init__(self, low: float = 0.6, high: float = 1.6) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Light(OnPicture):
 
 
 class Erase(OnPicture):
-    """A random rectangle of 2 to 6 % of the picture set to grey noise's mean."""
+    """Set a random rectangle of 2 to 6 % of the picture to mid-grey."""
 
     def __init__(self, probability: float = 0.5) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Erase(OnPicture):
 
 
 class FewerPixels(OnPicture):
-    """The picture seen through 1 to `most` times fewer pixels a side, as by a poorer camera."""
+    """Reduce the resolution by a factor of 1 to `most` per side, as of a poorer camera."""
 
     def __init__(self, most: float = 2.5) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class FewerPixels(OnPicture):
 
 
 class Border(OnPicture):
-    """Now and then another border than black around the field of view: white, or any colour."""
+    """Sometimes fill the black border around the field of view with white or a random colour."""
 
     def __init__(self, probability: float = 0.1) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Border(OnPicture):
         return {"colour": torch.full((3,), 255) if white else torch.randint(256, (3,))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Fill what is black in a (3, S, S) uint8 picture (no channel reaches 10)."""
+        """Fill the black pixels of a (3, S, S) uint8 picture, in which no channel reaches 10."""
         if params["colour"] is None:
             return inpt
         colour = params["colour"].to(torch.uint8)[:, None, None]
@@ -128,12 +128,12 @@ class Border(OnPicture):
 
 
 def paper(*, scale: tuple[float, float] = (0.5, 1.5)) -> v2.Transform:
-    """All eight kinds at the released code's strengths."""
+    """All eight kinds at the strengths of the released code."""
     return v2.Compose([_geometry(scale=scale), Light(), SaltAndPepper(), Erase()])
 
 
 def strong(*, scale: tuple[float, float] = (0.7, 1.4)) -> v2.Transform:
-    """The paper's kinds and what separates cameras: border, colour, contrast, sharpness."""
+    """The paper's kinds, and differences between cameras: border, colour, contrast, sharpness."""
     return v2.Compose(
         [
             Border(),
@@ -148,7 +148,7 @@ def strong(*, scale: tuple[float, float] = (0.7, 1.4)) -> v2.Transform:
 
 
 def moderate() -> v2.Transform:
-    """Small movements and colour: what a short training on small inputs can still learn."""
+    """Small movements and colour changes, which a short training on small inputs can learn."""
     return v2.Compose(
         [
             _geometry(scale=(0.8, 1.2), degrees=25, translate=0.05),
@@ -175,7 +175,7 @@ def varied() -> v2.Transform:
 
 
 def flips() -> v2.Transform:
-    """Flips alone: the least that one does, for comparison."""
+    """Flips only, the minimum for comparison."""
     return v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
 
 
@@ -189,7 +189,7 @@ NAMED = {
 
 
 def apply(transform: v2.Transform, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Each of (N, 3, S, S) uint8 pictures with its mask of (N, S, S) uint8, drawn on its own."""
+    """Transform (N, 3, S, S) uint8 pictures and (N, S, S) uint8 masks, each pair separately."""
     pairs = [transform(Image(image), Mask(mask)) for image, mask in zip(images, masks, strict=True)]
     pictures, labels = zip(*pairs, strict=True)
     return torch.stack(pictures).as_subclass(Tensor), torch.stack(labels).as_subclass(Tensor)
@@ -207,10 +207,10 @@ class _PictureOnly(OnPicture):
 
 
 class _WithMargin(v2.Transform):
-    """A movement over a picture that goes on beyond its edges, mirrored: no black moves in.
+    """A movement of a picture that is continued by reflection, so that no black moves in.
 
-    Black corners told the network where the ROI ends, and discs were over-drawn where there were
-    none (docs/experiments.md).
+    Black corners showed the network where the ROI ends, and it drew discs too large in pictures
+    without such corners (docs/experiments.md).
     """
 
     def __init__(self, inner: v2.Transform, share: float = 0.15) -> None:
@@ -218,7 +218,7 @@ class _WithMargin(v2.Transform):
         self.inner, self.share = inner, share
 
     def forward(self, *inputs: Any) -> Any:
-        """(3, S, S) picture and (S, S) mask -> both, moved alike, of the same size."""
+        """(3, S, S) picture and (S, S) mask -> both, moved in the same way, of the same size."""
         side = inputs[0].shape[-1]
         margin = int(self.share * side)
         padded = [TF.pad(each, [margin], padding_mode="reflect") for each in inputs]

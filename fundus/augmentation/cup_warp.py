@@ -1,6 +1,6 @@
-"""The anatomical warp: a cup widened or narrowed inside its disc, picture and mask together.
+"""The anatomical warp: widens or narrows a cup inside its disc, in picture and mask together.
 
-Sources show few large cups; this makes the labelled eyes that are missing from the labelled ones.
+Data sets contain few large cups. The warp makes labelled eyes of the sizes that they lack.
 """
 
 import math
@@ -17,10 +17,10 @@ RAYS = 64
 
 
 class CupWarp(v2.Transform):
-    """With probability p, bring the vCDR to a value drawn from [low, high], within limits.
+    """With probability p, change the vCDR towards a value drawn from [low, high], within limits.
 
-    Along each ray from the cup's centre the cup's edge moves to its new radius, the disc's edge
-    and all outside stays; between them the map is linear in the radius.
+    Along each ray from the cup's centre, the edge of the cup moves to its new radius. The edge of
+    the disc and everything outside it stay. Between them the map is linear in the radius.
     """
 
     def __init__(self, p: float = 0.4, low: float = 0.25, high: float = 0.9) -> None:
@@ -28,7 +28,7 @@ class CupWarp(v2.Transform):
         self.p, self.low, self.high = p, low, high
 
     def forward(self, *inputs: Any) -> Any:
-        """(3, S, S) uint8 picture and (S, S) mask -> both, warped alike."""
+        """(3, S, S) uint8 picture and (S, S) mask -> both, warped in the same way."""
         picture, mask = inputs
         if torch.rand(()) >= self.p:
             return picture, mask
@@ -44,11 +44,19 @@ class CupWarp(v2.Transform):
 def cup_warp_grid(
     mask: Tensor, wanted_vcdr: float, narrowest: float = 0.8, widest: float = 1.6
 ) -> Tensor | None:
-    """Where each pixel of the warped (S, S) eye comes from: (1, S, S, 2) in [-1, 1].
+    """The sampling grid of the warp.
 
-    The cup is scaled by the ratio of wanted to present vCDR, within `narrowest` and `widest` (a
-    pale excavation that is narrowed much looks like no eye), and never nearer to the disc's edge
-    than a twentieth of the way. None without a disc and a cup.
+    The cup is scaled by the ratio of wanted to present vCDR, within `narrowest` and `widest`: a
+    pale excavation that is narrowed further does not look like an eye. It reaches at most 95 % of
+    the way from its edge to the edge of the disc.
+
+    Args:
+        mask: (S, S) {0, 1, 2}.
+        wanted_vcdr: the vCDR to approach.
+        narrowest, widest: limits of the scale.
+
+    Returns:
+        (1, S, S, 2) in [-1, 1], the origin of each pixel; None without a disc and a cup.
     """
     side = mask.shape[-1]
     disc, cup = mask > 0, mask == 2
@@ -76,7 +84,7 @@ def cup_warp_grid(
 
 
 def _radii(inside: Tensor, dy: Tensor, dx: Tensor, radius: Tensor, turn: Tensor) -> Tensor:
-    """The furthest radius of a region in each of RAYS directions, smoothed over neighbours."""
+    """The largest radius of a region in each of RAYS directions, smoothed over neighbours."""
     ray = turn.long() % RAYS
     far = torch.zeros(RAYS).scatter_reduce(
         0, ray[inside], radius[inside], reduce="amax", include_self=True
@@ -88,7 +96,7 @@ def _radii(inside: Tensor, dy: Tensor, dx: Tensor, radius: Tensor, turn: Tensor)
 
 
 def _by_angle(edges: Tensor, turn: Tensor) -> Tensor:
-    """(K, RAYS) radii -> (K, S, S) at each pixel's direction, linear between ray centres."""
+    """(K, RAYS) radii -> (K, S, S) in the direction of each pixel, linear between ray centres."""
     position = turn - 0.5
     low = torch.floor(position).long()
     share = position - low

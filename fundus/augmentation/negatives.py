@@ -1,8 +1,8 @@
-"""Pictures without a disc, made from labelled ones: what the detector learns to answer "none" to.
+"""Pictures without a disc, made from labelled ones, as negatives for the detector.
 
-Each kind takes a (3, S, S) float RGB picture in [0, 1] and its (S, S) bool disc, draws from torch's
-global generator, and returns a picture of the same shape, not clamped, that shows no disc to
-measure; None where the picture does not allow it.
+Each kind takes a (3, S, S) float RGB picture in [0, 1] and its (S, S) bool disc, and draws from
+torch's global generator. It returns a picture of the same shape, not clamped, without a disc that
+could be measured; None if the picture does not allow it.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torchvision.tv_tensors import Image, Mask
 
 
 class WithoutDisc(v2.Transform):
-    """A share of pictures turned into ones without a disc, with empty masks; the rest pass."""
+    """Replace a share of pictures by ones without a disc, with empty masks."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ Kind = Callable[[Tensor, Tensor], Tensor | None]
 
 
 def make(kind: Kind, picture: Tensor, mask: Tensor) -> tuple[Image, Mask] | None:
-    """One (3, S, S) uint8 picture of a kind, with its empty mask; None where it cannot be had."""
+    """Make one (3, S, S) uint8 picture of a kind, with an empty mask; None if `kind` fails."""
     made = kind(picture.as_subclass(Tensor).float() / 255, mask.as_subclass(Tensor) > 0)
     if made is None:
         return None
@@ -44,24 +44,24 @@ def make(kind: Kind, picture: Tensor, mask: Tensor) -> tuple[Image, Mask] | None
 
 
 def mirrored(picture: Tensor, disc: Tensor) -> Tensor | None:
-    """The half of the frame away from the disc, mirrored over the half that holds it.
+    """Mirror the half of the frame without the disc over the half with the disc.
 
-    Retina at its own scale with the macula where it was. None where the disc lies on both axes.
+    The retina keeps its scale, and the macula its location. None if the disc is on both axes.
     """
     for quarters in torch.randperm(4).tolist():
         turned, where = (torch.rot90(each, quarters, (-2, -1)) for each in (picture, disc))
         half = disc.shape[-1] // 2
         if not where[:, :half].any():
-            kept = turned[..., :half]
-            whole = torch.cat([kept, kept.flip(-1)], dim=-1)
+            empty = turned[..., :half]
+            whole = torch.cat([empty, empty.flip(-1)], dim=-1)
             return torch.rot90(F.pad(whole, (0, disc.shape[-1] % 2)), -quarters, (-2, -1))
     return None
 
 
 def away(picture: Tensor, disc: Tensor) -> Tensor | None:
-    """A window of a third to two thirds of the side that the disc does not reach, enlarged.
+    """Enlarge a window without the disc, of a third to two thirds of the side.
 
-    None where there is none with retina in it.
+    None if no such window with retina in it is found.
     """
     side = disc.shape[-1]
     for _ in range(20):
@@ -75,7 +75,7 @@ def away(picture: Tensor, disc: Tensor) -> Tensor | None:
 
 
 def angiogram(picture: Tensor, disc: Tensor) -> Tensor:
-    """Grey, vessels bright on dark: the green channel inverted, or its fine detail with speckle."""
+    """Grey with bright vessels: the inverted green channel, or its fine detail with speckle."""
     green = picture[1:2]
     exposed = (picture.amax(0, keepdim=True) > 0.05).float()
     if torch.rand(()) < 0.5:
@@ -91,7 +91,7 @@ def angiogram(picture: Tensor, disc: Tensor) -> Tensor:
 
 
 def widefield(picture: Tensor, disc: Tensor) -> Tensor:
-    """An ultra-widefield scan's look: hardly any blue, no round border, a disc a third its size."""
+    """The look of ultra-widefield: hardly any blue, no round border, a disc of a third its size."""
     side = disc.shape[-1]
     size = int(side * _between(0.25, 0.45))
     top, left = (int(_between(0.1, 0.9) * (side - size)) for _ in range(2))
@@ -101,24 +101,24 @@ def widefield(picture: Tensor, disc: Tensor) -> Tensor:
     window = wide[:, top : top + size, left : left + size]
     window.lerp_(_resized(picture, size), inside)
     wide = wide * torch.tensor([[[_between(0.5, 1)]], [[_between(0.7, 1.3)]], [[_between(0, 0.3)]]])
-    band = int(side * _between(0, 0.25))  # as wide scans lie in a square
+    band = int(side * _between(0, 0.25))  # as of a wide picture in a square
     wide[:, :band] = wide[:, side - band :] = 0
     return wide
 
 
 def dark(picture: Tensor, disc: Tensor) -> Tensor:
-    """As good as unexposed: at most 8 % of the light, and a sensor's noise."""
+    """Nearly unexposed: at most 8 % of the light, with the noise of a sensor."""
     return picture * _between(0, 0.08) + torch.randn_like(picture) * _between(0, 0.015)
 
 
 def blurred(picture: Tensor, disc: Tensor) -> Tensor:
-    """Blurred until a disc could lie anywhere: 3 to 6 blocks a side, enlarged smoothly."""
+    """Blurred until a disc could be anywhere: 3 to 6 blocks per side, enlarged smoothly."""
     coarse = F.adaptive_avg_pool2d(picture, int(torch.randint(3, 7, ())))
     return _resized(coarse, disc.shape[-1])
 
 
 def texture(picture: Tensor, disc: Tensor) -> Tensor:
-    """No fundus at all: random colours at four scales, half of them in a round field."""
+    """Not a fundus: random colours at four scales, half of the pictures in a round field."""
     side = disc.shape[-1]
     layers = [
         _resized(torch.randn(3, cells, cells) * _between(0, 0.2), side)
@@ -130,7 +130,7 @@ def texture(picture: Tensor, disc: Tensor) -> Tensor:
 
 KINDS: tuple[Kind, ...] = (
     mirrored,
-    mirrored,  # frames of the macula alone are what an archive holds most
+    mirrored,  # twice, because frames of the macula are the most frequent ones without a disc
     away,
     angiogram,
     widefield,
@@ -138,7 +138,7 @@ KINDS: tuple[Kind, ...] = (
     blurred,
     texture,
 )
-"""All kinds, each as often as it is drawn."""
+"""All kinds; each is drawn as often as it is listed."""
 
 
 def _between(low: float, high: float) -> float:

@@ -1,1 +1,1 @@
-"""What runs the nodes: how many are wanted, how they start, what happens when one goes."""
+"""Nodes of a cluster: how many a night needs, how they start, what happens when one is lost."""

@@ -1,9 +1,9 @@
-"""What a cluster.yaml may grow to, for `fundus.runtime.resources`.
+"""The most that the cluster of a cluster.yaml may grow to, for `fundus.runtime.resources`.
 
     export FUNDUS_GROWS_TO="$(python -m fundus.cluster.bounds ~/ray_bootstrap_config.yaml)"
 
-The head has that file, with each node type's CPUs, GPUs and memory as Ray asked AWS for them, and
-which pool has readers.
+The file is on the head. It lists the CPUs, GPUs and memory of each node type, as Ray asked AWS for
+them, and the pool that has readers.
 """
 
 import sys
@@ -15,7 +15,7 @@ import yaml
 
 
 def grows_to(config: Mapping[str, Any]) -> str:
-    """ "CPU=128 GPU=4 memory=...": all nodes of all pools together, the head not counted."""
+    """The resources of all nodes of all pools, without the head: "CPU=128 GPU=4 memory=..."."""
     total: dict[str, int] = {}
     for name, kind in config["available_node_types"].items():
         if name != config["head_node_type"]:

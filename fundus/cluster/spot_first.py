@@ -1,7 +1,7 @@
-"""Ray's node provider for AWS, with an on-demand node wherever AWS has no spot node to give.
+"""Ray's node provider for AWS, which starts an on-demand node where AWS has no spot node.
 
-Ray 2.60 alone does not fall back: a launch that AWS refuses is asked for again, as the same type,
-for ever (its autoscaler turns to another type only after a node was given and did not start).
+Ray 2.60 does not fall back by itself. If AWS refuses a launch, Ray requests the same type again
+without end; its autoscaler tries another type only if a node was granted and did not start.
 """
 
 import logging
@@ -20,21 +20,28 @@ NO_SPOT = frozenset(
         "UnfulfillableCapacity",
     }
 )
-"""AWS's words for: not as a spot node, not now. Every other refusal is a fault and stays one."""
+"""AWS's error codes for "no spot node now". Every other code is an error and is raised."""
 
 
 class SpotFirst(AWSNodeProvider):
-    """Named in cluster.yaml as the external provider; all else is Ray's own."""
+    """The external provider that cluster.yaml names; everything else is Ray's own."""
 
     def create_node(
         self, node_config: dict[str, Any], tags: dict[str, str], count: int
     ) -> dict[str, Any]:
-        """Up to `count` instances by id: spot where the node type says so, else on demand."""
+        """Start up to `count` instances: spot if the node type asks for it, else on demand.
+
+        Returns:
+            The instances by id.
+
+        Raises:
+            NodeLaunchException: AWS refused for another reason than a lack of spot capacity.
+        """
         try:
             return super().create_node(node_config, tags, count)
         except NodeLaunchException as refusal:
             if "InstanceMarketOptions" not in node_config or refusal.category not in NO_SPOT:
                 raise
-            log.warning("no spot node (%s): on demand instead", refusal.category)
-            kept = {k: v for k, v in node_config.items() if k != "InstanceMarketOptions"}
-            return super().create_node(kept, tags, count)
+            log.warning("no spot node (%s): starting one on demand", refusal.category)
+            on_demand = {k: v for k, v in node_config.items() if k != "InstanceMarketOptions"}
+            return super().create_node(on_demand, tags, count)

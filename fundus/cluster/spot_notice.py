@@ -1,9 +1,9 @@
-"""Drain this node when AWS says that it will take it back: two minutes to finish and to save.
+"""Drain this node when AWS announces that it will take it back, which leaves two minutes to save.
 
     python -m fundus.cluster.spot_notice
 
-Runs beside Ray on every worker (cluster.yaml starts it). No new work comes to a drained node, and a
-training that runs there writes a checkpoint just in time.
+cluster.yaml starts this beside Ray on every worker. A drained node gets no new work, and a training
+run on it writes a checkpoint in time.
 """
 
 import argparse
@@ -21,15 +21,18 @@ from datetime import UTC, datetime
 log = logging.getLogger(__name__)
 
 ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
-"""AWS's own variable for where a node asks about itself."""
+"""AWS's variable for the address of the instance metadata service."""
 MARGIN_S = 20
-"""Before AWS's hour: Ray takes some seconds to be told, and what is written last must get away."""
+"""Seconds by which Ray's deadline precedes AWS's: Ray needs some of them to react, and the last
+files some to be uploaded."""
 
 
 def notice(endpoint: str) -> datetime | None:
-    """When AWS takes this node back; None while it does not.
+    """Ask the metadata service when AWS takes this node back; None if no notice was given.
 
-    OSError if nobody answers, ValueError, KeyError or TypeError if the answer is none of AWS's.
+    Raises:
+        OSError: the service does not answer.
+        ValueError, KeyError, TypeError: the answer has another format than AWS's.
     """
     token = _answer(
         f"{endpoint}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT"
@@ -40,7 +43,7 @@ def notice(endpoint: str) -> datetime | None:
 
 
 def drain(until: datetime, node_id: str | None) -> None:
-    """Tell Ray; without an id, the node that runs here."""
+    """Let Ray drain a node by its id, or this node if the id is None, before `until`."""
     left = max(0, int((until - datetime.now(UTC)).total_seconds()) - MARGIN_S)
     command = ["ray", "drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
     command += ["--reason-message", f"AWS takes this spot node back at {until.isoformat()}"]
@@ -50,10 +53,10 @@ def drain(until: datetime, node_id: str | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Wait for the notice, drain, end. 0 when drained."""
+    """Wait for the notice and drain the node; 0 when it is drained."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--node-id", help="Ray's id of the node; default: the one that runs here")
-    parser.add_argument("--every", type=float, default=5, help="seconds between two questions")
+    parser.add_argument("--node-id", help="Ray's id of the node; default: this node")
+    parser.add_argument("--every", type=float, default=5, help="seconds between two requests")
     given = parser.parse_args(arguments)
     endpoint = os.environ.get(ENDPOINT, "http://169.254.169.254").rstrip("/")
     while True:
@@ -64,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             log.warning("the metadata service does not answer: %s", error)
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("the metadata service's answer cannot be read, asked again: %r", error)
+            log.warning("the metadata service's answer cannot be read, asking again: %r", error)
         except subprocess.CalledProcessError as error:
-            log.warning("Ray did not drain the node (code %d): asked again", error.returncode)
+            log.warning("Ray did not drain the node (code %d): trying again", error.returncode)
         time.sleep(given.every)
 
 
 def _answer(url: str, headers: dict[str, str], method: str = "GET") -> str | None:
-    """The body; None for 404, which is how the service says that there is no notice."""
+    """The body of the answer; None for 404, which means that there is no notice."""
     request = urllib.request.Request(url, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=2) as reply:

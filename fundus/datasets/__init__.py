@@ -1,1 +1,1 @@
-"""Where labelled pictures come from: public layouts, a manifest, a synthetic camera."""
+"""Sets of labelled pictures: public layouts, a manifest, a synthetic camera."""

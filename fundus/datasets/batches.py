@@ -1,4 +1,4 @@
-"""Labelled sets as tensors: read once, cropped to network inputs, drawn in seeded batches."""
+"""Labelled sets as tensors: read once, cropped to inputs of networks, drawn in seeded batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,29 +12,29 @@ from fundus.anatomy import biomarkers
 from fundus.anatomy.labels import disc_of
 from fundus.datasets.samples import HELD_BACK, LabelledSet, Sample, person_of
 from fundus.errors import ConfigurationError
-from fundus.images import fov, roi
-from fundus.images.roi import Roi
+from fundus.field import fov, roi
+from fundus.field.roi import Roi
 
 CUP_UNKNOWN = 3
-"""Label of a disc whose cup nobody outlined."""
+"""Label of a disc in a picture whose cup was not outlined."""
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Square network inputs in memory."""
+    """Square inputs of a network in memory."""
 
     ids: tuple[str, ...]
     images: Tensor
     """(N, 3, S, S) uint8 RGB."""
     masks: Tensor
-    """(N, S, S) uint8 {0 background, 1 rim, 2 cup}, or {0, 3} with the disc alone; 0 where
+    """(N, S, S) uint8 {0 background, 1 rim, 2 cup}, or {0, 3} if only the disc is outlined; 0 where
     unlabelled."""
     vcdr: np.ndarray
-    """(N,) of the expert's mask; NaN where there is none."""
+    """(N,) vCDR of the experts' masks; NaN where undefined."""
     sets: tuple[str, ...] = ()
-    """The data set of each picture: whose camera and whose experts; "" where it does not matter."""
+    """The data set of each picture, for its camera and its experts; "" if irrelevant."""
     persons: tuple[str, ...] = ()
-    """Whose eye each picture shows (samples.person_of); unless given, each is another person's."""
+    """The person of each picture (samples.person_of); by default each has a person of its own."""
 
     def __post_init__(self) -> None:
         if not self.sets:
@@ -69,7 +69,7 @@ def disc_crops(labelled: LabelledSet, side: int, *, roi_scale: float) -> Crops:
 
 
 def frames(labelled: LabelledSet, side: int) -> Crops:
-    """What the detector sees: the square around each frame's field of view."""
+    """Inputs of the detector: the square around each frame's field of view."""
 
     def place(image: np.ndarray, mask: np.ndarray) -> Roi:
         field = fov.field_of_view(image)
@@ -82,13 +82,13 @@ def around_disc(mask: np.ndarray, roi_scale: float) -> Roi:
     """The square around the disc of an HW mask, `roi_scale` equal-area diameters wide."""
     rows, columns = np.nonzero(disc_of(mask))
     if not len(rows):
-        raise ConfigurationError("no disc in the mask to place the ROI around")
+        raise ConfigurationError("a mask has no disc: leave its picture out, or outline the disc")
     diameter = 2 * np.sqrt(len(rows) / np.pi)
     return roi.around(columns.mean() + 0.5, rows.mean() + 0.5, roi_scale * diameter)
 
 
 def join(parts: Sequence[Crops]) -> Crops:
-    """Several sets' crops of one side as one."""
+    """Join the crops of several sets, all of the same side."""
     return Crops(
         tuple(i for part in parts for i in part.ids),
         torch.cat([part.images for part in parts]),
@@ -100,9 +100,10 @@ def join(parts: Sequence[Crops]) -> Crops:
 
 
 def split(persons: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to learn from, and those of each eighth person, to validate on: always the same.
+    """Split into indices to learn from, and those of every eighth person to validate on.
 
-    persons: whose eye each picture shows; all of a person's pictures lie on one side.
+    Args:
+        persons: the person of each picture; all pictures of a person are on the same side.
     """
     numbers = {person: number for number, person in enumerate(dict.fromkeys(persons))}
     held = np.array([numbers[one] % HELD_BACK == HELD_BACK - 1 for one in persons], dtype=bool)
@@ -119,12 +120,17 @@ def batches(
     world: int = 1,
     draws: int = 0,
 ) -> Iterator[np.ndarray]:
-    """One rank's parts of an epoch's batches of `size` indices; the same batches for any world.
+    """One rank's parts of the batches of an epoch. The batches are the same for any world.
 
-    With equal weights each index comes once per epoch; otherwise `draws` indices (0: as many as
-    there are weights) are drawn in proportion to their weight, with replacement. Ranks share each
-    batch without overlap, some with one index more than others; a batch smaller than the world
-    grows to it.
+    Ranks share each batch without overlap; some get one index more than others.
+
+    Args:
+        weights: (N,) of the indices. With equal weights and no `draws`, each index comes once per
+            epoch; otherwise indices are drawn with replacement in proportion to their weights.
+        size: indices per batch over all ranks; at least `world`.
+        seed, epoch: determine the draws.
+        rank, world: this worker's number, and the number of workers.
+        draws: indices per epoch; 0 for N.
     """
     draw = np.random.default_rng([seed, epoch])
     if np.ptp(weights) == 0 and not draws:
@@ -139,7 +145,7 @@ def batches(
 
 
 def steps_per_epoch(count: int, size: int, world: int = 1) -> int:
-    """How many batches an epoch has."""
+    """The number of batches per epoch."""
     return ceil(count / max(size, world))
 
 
@@ -158,6 +164,7 @@ Place = Callable[[np.ndarray, np.ndarray], Roi]
 
 
 def crops_of(labelled: LabelledSet, side: int, place: Place) -> Crops:
+    """Read a set and crop each picture and mask to the square that `place` returns."""
     images, masks, vcdr = [], [], []
     for sample in labelled.samples:
         image, mask = _read(sample)
@@ -170,7 +177,7 @@ def crops_of(labelled: LabelledSet, side: int, place: Place) -> Crops:
             masks[-1][masks[-1] > 0] = CUP_UNKNOWN
             vcdr.append(None)
     if not images:
-        raise ConfigurationError(f"{labelled.name} holds no picture")
+        raise ConfigurationError(f"{labelled.name} has no pictures: give another set")
     return Crops(
         tuple(sample.id for sample in labelled.samples),
         torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),

@@ -19,7 +19,7 @@ STRUCTURES: dict[str, tuple[str, ...]] = {
     "none": (),
     "": (),
 }
-"""What the column `annotation` may say."""
+"""The values of the column `annotation`."""
 
 GLAUCOMA = {
     "1": True, "true": True, "yes": True,
@@ -29,22 +29,27 @@ GLAUCOMA = {
 
 
 def read_manifest(path: Path, **wanted: str) -> list[Sample]:
-    """A CSV or Parquet table, one picture a row, paths relative to the table's folder.
+    """Read a CSV or Parquet table with one row per picture; paths start at the table's folder.
 
     Columns: image; and, all optional, mask (8-bit lossless, 0 background, 1 rim, 2 cup; the disc
-    alone as 0 and 1), id (else the path of the image), set (else the table's name),
+    alone as 0 and 1), id (default: the path of the image), set (default: the table's name),
     glaucoma (1, 0, yes, no, true, false or empty), split, annotation ("disc+cup", "disc", "none";
-    without that column every mask is "disc+cup"), laterality (OD, OS or empty),
-    subject (who the eye belongs to: a person is never learned from and validated on).
+    without that column every mask is "disc+cup"), laterality (OD, OS or empty), subject (the
+    person, so that no person is both learned from and validated on).
 
-    path: the table. wanted: column=value, rows equal in all of them are kept. A missing file, an
-    unknown value or column fails at once, naming the table and the row, or the missing file.
+    Args:
+        path: the table.
+        wanted: column=value; only rows that have all these values are read.
+
+    Raises:
+        ConfigurationError: an unknown column or value; the message names the table and the row.
+        MissingFile: a file of a row is missing.
     """
     return [_sample(path, number, row) for number, row in _wanted(path, wanted)]
 
 
 def named(path: Path, **wanted: str) -> set[str]:
-    """The pictures and masks that the wanted rows of a manifest name, as they name them."""
+    """The names of all pictures and masks in the selected rows of a manifest."""
     rows = [row for _, row in _wanted(path, wanted)]
     return {row[column] for row in rows for column in ("image", "mask") if row.get(column)}
 
@@ -52,7 +57,7 @@ def named(path: Path, **wanted: str) -> set[str]:
 def read_folder(path: Path) -> list[Sample]:
     """Every picture file under a folder, sorted by path: unlabelled samples.
 
-    Known by the extension: png, jpg, jpeg, tif, tiff, bmp, ppm, webp, in either case.
+    The extension decides: png, jpg, jpeg, tif, tiff, bmp, ppm, webp, in upper or lower case.
     """
     files = (file for file in existing(path).rglob("*") if file.suffix.lower() in PICTURES)
     return [
@@ -63,7 +68,7 @@ def read_folder(path: Path) -> list[Sample]:
 
 
 def _wanted(path: Path, wanted: Mapping[str, str]) -> list[tuple[int, dict[str, str]]]:
-    """The rows that are equal to what is wanted, with their numbers from 1."""
+    """The rows with all wanted values, and their numbers from 1."""
     rows = _rows(existing(path))
     for column in wanted:
         if rows and column not in rows[0]:
@@ -84,7 +89,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _text(value: object) -> str:
-    """A cell as a CSV would say it; whole floats (a nullable 0/1 column) as integers."""
+    """A cell as in a CSV; whole floats (of a nullable 0/1 column) as integers."""
     if value is None or value != value:
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,9 +1,9 @@
 """Labelled sets by one line: `layout:path?key=value`. The layouts are those of the public sets.
 
-The path may be s3://bucket/prefix: what the layout reads is copied to this machine, and read there.
+The path may be s3://bucket/prefix: the files that the layout reads are copied to this machine.
 
-Every reader names the tree that it expects, as the set's own archives unpack. What is missing
-fails with the file's name when the set is opened; what is inside a mask, when the mask is read.
+Every reader documents the folder tree that it expects, as the set's own archives unpack. A missing
+file is an error with its name when the set is opened; a wrong mask, when the mask is read.
 """
 
 import csv
@@ -16,26 +16,27 @@ from urllib.parse import parse_qsl
 import openpyxl
 
 from fundus.anatomy.labels import from_binary, from_plain, from_refuge, from_soft
+from fundus.archive.mirror import mirrored
 from fundus.datasets.manifest import PICTURES, named, read_folder, read_manifest
 from fundus.datasets.samples import LabelledSet, Sample, existing, folded, only
 from fundus.datasets.synthetic import read_synthetic
 from fundus.errors import ConfigurationError, MissingFile
-from fundus.storage.mirror import mirrored
 from fundus.storage.uris import decode, scheme_of
 
 DISC_AND_CUP = ("disc", "cup")
 READ = (*PICTURES, ".csv", ".mat", ".xlsx")
-"""How the files end that the public layouts read."""
+"""Suffixes of the files that the public layouts read."""
 
 
 def open_set(spec: str) -> LabelledSet:
-    """The labelled set that a line names, e.g. `drishti-gs:data/drishti?split=test&consensus=4`.
+    """Open the labelled set of a line such as `drishti-gs:data/drishti?split=test&consensus=4`.
 
-    The keys of each layout are the keyword arguments of its reader; `manifest` takes any of its
-    table's columns. Every layout has `fold`: "learn" or "held" (samples.folded).
+    The keys of each layout are the keyword arguments of its reader; `manifest` takes any column of
+    its table. Every layout has `fold`: "learn" or "held" (samples.folded).
 
-    ConfigurationError where the line is wrong, no picture is left, or the tree is not the layout's;
-    then the message names the file.
+    Raises:
+        ConfigurationError: the line is wrong, no picture is left, or the folder has another tree;
+            then the message names the missing file.
     """
     layout, colon, rest = spec.partition(":")
     if not colon or layout not in LAYOUTS:
@@ -55,13 +56,13 @@ def open_set(spec: str) -> LabelledSet:
         keys_known = ", ".join([*known, "fold"])
         raise ConfigurationError(f"{spec!r}: no key {unknown[0]!r} in {layout}; keys: {keys_known}")
     if not path and layout != "synthetic":
-        raise ConfigurationError(f"{spec!r}: {layout} wants a path, as in `{layout}:path`")
+        raise ConfigurationError(f"{spec!r}: {layout} needs a path: give `{layout}:path`")
     chosen = {k: v for k, v in options.items() if k != "fold"}
     samples = reader(_on_this_machine(layout, path, chosen), **chosen)
     if "fold" in options:
         samples = folded(samples, options["fold"])
     if not samples:
-        raise ConfigurationError(f"{spec!r}: no picture there answers to it")
+        raise ConfigurationError(f"{spec!r}: no picture there matches it")
     return LabelledSet(name=_name(samples, options), samples=tuple(samples))
 
 
@@ -75,7 +76,7 @@ def anchored(spec: str) -> str:
 
 
 def _on_this_machine(layout: str, path: str, chosen: dict[str, str]) -> Path:
-    """The path that a layout's reader wants: of a set on s3:// that of its copy."""
+    """The local path for a layout's reader; for a set on s3://, the path of its copy."""
     if not scheme_of(path):
         return Path(path)
     if layout != "manifest":
@@ -87,7 +88,7 @@ def _on_this_machine(layout: str, path: str, chosen: dict[str, str]) -> Path:
 
 
 def _name(samples: list[Sample], options: dict[str, str]) -> str:
-    """What the set is called in tables and bundles: no path, which would name a machine's disk."""
+    """The name of the set in tables and bundles, without its path on this machine."""
     sets = dict.fromkeys(sample.set for sample in samples)
     chosen = [f"{key}={value}" for key, value in options.items() if value not in sets]
     return " ".join([", ".join(sets), *chosen])
@@ -104,9 +105,8 @@ def read_refuge(root: Path, *, split: str = "") -> list[Sample]:
         Test400/T0001.jpg                                 (or REFUGE-Test400)
         REFUGE-Test-GT/Disc_Cup_Masks/{G,N}/T0001.bmp
 
-    A folder may lie once more in one of its own name, as some archives unpack. split "" reads
-    those whose pictures are there; a split whose masks are not is an error: read pictures without
-    masks as `folder`.
+    A folder may be inside another one of the same name, as some archives unpack. split "" reads all
+    splits that have pictures. A split without masks is an error: read such pictures as `folder`.
     """
     found = {
         "train": _folder(root, "Training400", "REFUGE-Training400"),
@@ -143,11 +143,11 @@ def read_refuge(root: Path, *, split: str = "") -> list[Sample]:
 
 
 def _refuge_truth(root: Path, split: str) -> tuple[dict[str, Path], dict[str, bool]]:
-    """Masks by the picture's name; and glaucoma, where no folder tells it."""
+    """Masks by the name of the picture; and glaucoma, unless the folders show it."""
     name = {"train": "Annotation-Training400", "validation": "REFUGE-Validation400-GT"}
     truth = _folder(root, name.get(split, "REFUGE-Test-GT"))
     if truth is None:
-        raise MissingFile(f"{root / name.get(split, 'REFUGE-Test-GT')}: not there")
+        raise MissingFile(f"{root / name.get(split, 'REFUGE-Test-GT')} is not there")
     masks = {mask.stem: mask for mask in existing(truth / "Disc_Cup_Masks").rglob("*.bmp")}
     if split != "validation":
         return masks, {}
@@ -156,7 +156,7 @@ def _refuge_truth(root: Path, split: str) -> tuple[dict[str, Path], dict[str, bo
 
 
 def read_drishti_gs(root: Path, *, split: str = "", consensus: str = "3") -> list[Sample]:
-    """Drishti-GS1. Inside is where `consensus` of the 4 experts agree. Splits train, test.
+    """Drishti-GS1. A pixel is inside if `consensus` of the 4 experts agree. Splits train, test.
 
         Drishti-GS1_files/{Training,Test}/Images[/{GLAUCOMA,NORMAL}]/drishtiGS_002.png
         Drishti-GS1_files/{Training,Test}/{GT,Test_GT}/drishtiGS_002/SoftMap/
@@ -187,7 +187,7 @@ def read_drishti_gs(root: Path, *, split: str = "", consensus: str = "3") -> lis
         for image in sorted(existing(base / part / "Images").rglob("*.png")):
             maps = truth / image.stem / "SoftMap"
             folder = image.parent.name.lower()
-            said = folder if folder in ("glaucoma", "normal") else diagnosis.get(image.stem, "")
+            label = folder if folder in ("glaucoma", "normal") else diagnosis.get(image.stem, "")
             samples.append(
                 Sample(
                     id=image.stem,
@@ -198,7 +198,7 @@ def read_drishti_gs(root: Path, *, split: str = "", consensus: str = "3") -> lis
                         existing(maps / f"{image.stem}_cupsegSoftmap.png"),
                     ),
                     structures=DISC_AND_CUP,
-                    glaucoma=said.lower().startswith("glaucoma") if said else None,
+                    glaucoma=label.lower().startswith("glaucoma") if label else None,
                     split=name,
                     convert=partial(from_soft, consensus=int(consensus)),
                 )
@@ -214,8 +214,8 @@ def read_rim_one_r3(root: Path, *, expert: str = "average") -> list[Sample]:
         {Healthy,Glaucoma and suspects}/Expert2_masks/N-1-L[-1]-{Disc,Cup}-exp2.png
         {Healthy,Glaucoma and suspects}/Average_masks/N-1-L-{Disc,Cup}-Avg.png
 
-    Masks are 0 and 255, as wide as the pair or as one view. Suspects count as glaucoma, as the
-    folder has them. The set has no split.
+    Masks are 0 and 255, as wide as the pair or as one view. Suspects count as glaucoma, because
+    they share its folder. The set has no split.
     """
     sources = {
         "1": ("Expert1_masks", "exp1"),
@@ -257,8 +257,8 @@ def read_rim_one_dl(root: Path, *, partition: str = "hospital", split: str = "")
             {training_set,test_set}/{glaucoma,normal}/r1_Im001.png
         RIM-ONE_DL_reference_segmentations/{glaucoma,normal}/r1_Im001-1-{Disc,Cup}-T.png
 
-    Masks are 0 and 255. Both partitions hold the same 485 pictures: by hospital the test comes
-    from other hospitals than the training.
+    Masks are 0 and 255. Both partitions have the same 485 pictures. In the partition by hospital,
+    the test set is from other hospitals than the training set.
     """
     folders = {"hospital": "partitioned_by_hospital", "random": "partitioned_randomly"}
     _known("partition", partition, folders)
@@ -287,10 +287,10 @@ def read_rim_one_dl(root: Path, *, partition: str = "hospital", split: str = "")
 
 
 def read_origa(root: Path, *, split: str = "") -> list[Sample]:
-    """ORIGA-light: 650 frames. Splits A and B, its own halves.
+    """ORIGA-light: 650 frames. Splits A and B are the halves of the set's authors.
 
     Images/001.jpg
-    Masks/001.png                          (0 background, 1 rim, 2 cup), or, where not there,
+    Masks/001.png                          (0 background, 1 rim, 2 cup), or, if not there,
     Semi-automatic-annotations/001.mat     (a variable `mask` of the same values)
     OrigaList.csv                          (columns Eye, Filename, Set, Glaucoma)
     """
@@ -327,11 +327,11 @@ LAYOUTS: dict[str, Callable[..., list[Sample]]] = {
     "folder": read_folder,
     "synthetic": read_synthetic,
 }
-"""A line's first word, and who reads the rest."""
+"""The reader of each layout."""
 
 
 def _folder(root: Path, *names: str) -> Path | None:
-    """The first of these folders that is there, once more inside itself or not."""
+    """The first of these folders that exists, also inside a folder of the same name."""
     for name in names:
         for folder in (root / name / name, root / name):
             if folder.is_dir():
@@ -341,11 +341,11 @@ def _folder(root: Path, *names: str) -> Path | None:
 
 def _known(key: str, value: str, allowed: Collection[str]) -> None:
     if value and value not in allowed:
-        raise ConfigurationError(f"{key}={value}: not one of {', '.join(allowed)}")
+        raise ConfigurationError(f"{key}={value}: give one of {', '.join(allowed)}")
 
 
 def _sheet(path: Path, key: str, value: str) -> dict[str, str]:
-    """Two columns of a workbook's first sheet, below the row that holds both their titles."""
+    """Two columns of a workbook's first sheet, below the row that contains both titles."""
     book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     rows = [
         ["" if cell is None else str(cell) for cell in row] for row in book.worksheets[0].values

@@ -1,4 +1,4 @@
-"""A labelled picture and a set of them: read on demand, in one label convention, or refused."""
+"""Labelled pictures and sets of them, read on demand in one label convention."""
 
 import hashlib
 import re
@@ -15,16 +15,16 @@ from fundus.errors import ConfigurationError, MissingFile, usable
 from fundus.images.decode import Refused, decode
 
 ORIENTATION = 0x0112
-"""The EXIF tag; its values 5 to 8 swap width and height."""
+"""The EXIF tag, whose values 5 to 8 swap width and height."""
 
 EYE_OF_A_PAIR = re.compile(r"(.*\d)[-_ ]?(?:OD|OS|L|R)")
-"""An id that ends in the eye's side after a number; the group is what both eyes share."""
+"""An id that ends in the eye's side after a number; the group is common to both eyes."""
 
 FOLDS = ("learn", "held")
-"""Sides of the split that every layout knows by `fold=`."""
+"""Sides of the split of `fold=`, which every layout has."""
 
 Convert = Callable[..., np.ndarray]
-"""HW arrays as the files of a mask hold them -> HW uint8 {0, 1, 2}.
+"""HW arrays from the files of a mask -> HW uint8 {0, 1, 2}.
 
 ConfigurationError for values that the convention does not know.
 """
@@ -32,29 +32,29 @@ ConfigurationError for values that the convention does not know.
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a labelled set. Holds paths alone: pickles, and reads when asked."""
+    """One picture of a labelled set. It contains only paths, so it is cheap to send."""
 
     id: str
     """Unique in its set."""
     set: str
-    """The data set's name."""
+    """Name of the data set."""
     image: Path
     masks: tuple[Path, ...] = ()
-    """The files that make up the mask, in the order in which `convert` takes them."""
+    """The files of the mask, in the order of the arguments of `convert`."""
     structures: tuple[str, ...] = ()
-    """What the mask outlines: () unlabelled, ("disc",) or ("disc", "cup")."""
+    """The outlined structures: () if unlabelled, ("disc",) or ("disc", "cup")."""
     glaucoma: bool | None = None
     split: str = ""
     laterality: str | None = None
-    """"OD" or "OS" where the set says so."""
+    """"OD" or "OS" if the set states it."""
     convert: Convert = from_plain
     subject: str = ""
-    """Who the eye belongs to, where the set says so; "" where it does not."""
+    """The person, if the set names persons; else ""."""
     stereo_pair: bool = False
-    """The file holds two views side by side; the sample is the left one, as RIM-ONE r3 marks it."""
+    """The file has two views side by side; the sample is the left, annotated one (RIM-ONE r3)."""
 
     def read_image(self) -> np.ndarray:
-        """HWC uint8 RGB, upright. MissingFile or ConfigurationError naming the file."""
+        """Read HWC uint8 RGB, upright; MissingFile or ConfigurationError with the file's name."""
         try:
             with usable(f"{self.image} cannot be read"):
                 content = existing(self.image).read_bytes()
@@ -64,14 +64,16 @@ class Sample:
         return self.seen(image)
 
     def seen(self, image: np.ndarray) -> np.ndarray:
-        """The part of the file's picture (HWC) that the sample is: all, or a pair's left view."""
+        """The part of the file's picture (HWC) that is the sample: all, or the left view."""
         return _left_view(image) if self.stereo_pair else image
 
     def read_mask(self) -> np.ndarray | None:
-        """HW uint8 {0 background, 1 rim, 2 cup} of the picture's size; None when unlabelled.
+        """Read HW uint8 {0 background, 1 rim, 2 cup} of the picture's size; None if unlabelled.
 
-        MissingFile, or ConfigurationError naming the file: not a picture, another size, coloured,
-        JPEG (its values are smeared), or a value that the set's convention does not know.
+        Raises:
+            MissingFile: the mask is not there.
+            ConfigurationError: the mask is not a picture, of another size, coloured or a JPEG, or
+                has a value that the set's convention does not know. The message names the file.
         """
         if not self.masks:
             return None
@@ -111,37 +113,44 @@ class LabelledSet:
 
 
 HELD_BACK = 8
-"""One person in so many validates and is not learned from."""
+"""Every eighth person is used for validation only."""
 
 
 def person_of(sample: Sample) -> str:
     """A key that both eyes, and all pictures, of one person share.
 
-    The set's own `subject` decides, else an id that ends in a laterality after a number, as
-    `N-1-L` and `N-1-R` of RIM-ONE r3 or `RET002OD` of PAPILA. Any other picture is a person.
+    It is from the set's own `subject`, or else from an id that ends in a laterality after a number,
+    such as `N-1-L` and `N-1-R` of RIM-ONE r3 or `RET002OD` of PAPILA. Any other picture counts as a
+    person of its own.
     """
     pair = EYE_OF_A_PAIR.fullmatch(sample.id)
     return f"{sample.set}/{sample.subject or (pair[1] if pair else sample.id)}"
 
 
 def folded(samples: Sequence[Sample], fold: str) -> list[Sample]:
-    """The side of an honest split: "learn", two thirds, or "held", the third never learned from.
+    """One side of a fixed split: "learn", two thirds, or "held", the third never learned from.
 
-    A SHA-256 decides, whatever the order or company: that of the person, where the set names
-    persons or pairs of eyes, so that nobody lies on both sides; else that of the picture file, so
-    that copies of one file lie on one side. ConfigurationError for another word.
+    A SHA-256 decides, independent of order and other samples. It is that of the person, if the set
+    names persons or pairs of eyes, so that no person is on both sides. Otherwise it is that of the
+    picture file, so that copies of one file are on the same side.
+
+    Raises:
+        ConfigurationError: another word.
     """
     if fold not in FOLDS:
-        raise ConfigurationError(f"fold={fold}: not one of {', '.join(FOLDS)}")
+        raise ConfigurationError(f"fold={fold}: give one of {', '.join(FOLDS)}")
     return [s for s in samples if _is_held(s) == (fold == "held")]
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label picture's values as HW integers, untouched; bilevel gives 0 and 255.
+    """Read the values of a label picture as HW integers, unchanged; bilevel gives 0 and 255.
 
-    MissingFile, or ConfigurationError naming the file: no picture, JPEG, or coloured. Palette and
-    RGB files are read through their colours, which have to be grey. Of a .mat file the variable
-    `mask` is read (MATLAB 5; ORIGA's).
+    Palette and RGB files are read by their colours, which must be grey. From a .mat file the
+    variable `mask` is read (MATLAB 5; ORIGA's).
+
+    Raises:
+        MissingFile: the file is not there.
+        ConfigurationError: not a picture, a JPEG, or coloured. The message names the file.
     """
     existing(path)
     if path.suffix == ".mat":
@@ -150,7 +159,7 @@ def read_labels(path: Path) -> np.ndarray:
         with Image.open(path) as picture:
             if picture.format == "JPEG":
                 raise ConfigurationError(
-                    f"{path}: a JPEG smears label values; give a lossless mask"
+                    f"{path}: a JPEG changes label values; give a lossless mask"
                 )
             if picture.mode in ("P", "RGB", "RGBA", "LA", "PA"):
                 colours = np.asarray(picture.convert("RGB"))
@@ -163,14 +172,14 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def existing(path: Path) -> Path:
-    """The path, or MissingFile naming it."""
+    """Return the path; MissingFile, with its name, if it does not exist."""
     if not path.exists():
-        raise MissingFile(f"{path}: not there")
+        raise MissingFile(f"{path}: no such file or folder; check the path")
     return path
 
 
 def only(samples: Sequence[Sample], **wanted: str) -> list[Sample]:
-    """The samples whose attributes equal what is wanted; "" wants nothing."""
+    """The samples whose attributes have the given values; "" allows any value."""
     return [
         sample
         for sample in samples
@@ -180,8 +189,8 @@ def only(samples: Sequence[Sample], **wanted: str) -> list[Sample]:
 
 def _is_held(sample: Sample) -> bool:
     known = sample.subject or EYE_OF_A_PAIR.fullmatch(sample.id)
-    told = person_of(sample).encode() if known else existing(sample.image).read_bytes()
-    return int(hashlib.sha256(told).hexdigest(), 16) % 3 == 0
+    key = person_of(sample).encode() if known else existing(sample.image).read_bytes()
+    return int(hashlib.sha256(key).hexdigest(), 16) % 3 == 0
 
 
 def _matlab_mask(path: Path) -> np.ndarray:
@@ -197,7 +206,7 @@ def _matlab_mask(path: Path) -> np.ndarray:
 
 
 def _name_of(sample: Sample) -> str:
-    """How the masks are read, without the address that a function's repr holds."""
+    """The name of the mask's conversion, without the address in a function's repr."""
     convert = sample.convert
     if isinstance(convert, partial):
         return f"{convert.func.__name__}{convert.args}{sorted(convert.keywords.items())}"
@@ -219,7 +228,7 @@ def _left_view(pixels: np.ndarray) -> np.ndarray:
 
 
 def _annotated_view(layer: np.ndarray, path: Path, size: tuple[int, int]) -> np.ndarray:
-    """The left view's labels; those of the pair may come as wide as the pair or as one view."""
+    """The labels of the left view, from labels as wide as the pair or as one view."""
     if layer.shape != size:
         return layer
     if np.any(layer[:, size[1] // 2 :]):

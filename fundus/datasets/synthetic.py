@@ -119,7 +119,7 @@ def read_synthetic(
 
     camera: clinic, hospital or handheld. Sets of different seeds share no eye. An empty root is
     the user's cache folder. The folder's name holds a digest of the camera and of the drawing
-    code, so that a change of either draws anew.
+    code, so that frames are drawn again after a change of either.
     """
     if camera not in CAMERAS:
         raise ConfigurationError(f"camera={camera}: not one of {', '.join(CAMERAS)}")

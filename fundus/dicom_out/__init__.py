@@ -1,5 +1,5 @@
-"""Results as DICOM for the archive that the pictures came from: Segmentation and Structured Report.
+"""Results as DICOM Segmentation and Structured Report, for the archive of the original objects.
 
-These objects carry the patient's name, id and birth date, as DICOM demands of what is filed beside
-its source. They are the one output that names a patient: keep them in a place of their own.
+These objects contain the patient's name, id and birth date, as DICOM requires of derived objects.
+They are the only output that names a patient: store them in a location of their own.
 """

@@ -15,27 +15,32 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from fundus.anatomy.labels import cup_of, disc_of
+from fundus.dicom_in.objects import silence
 from fundus.dicom_out import source as sources
-from fundus.images.dicom import silence
 
 SEGMENTS = (
     ("Optic disc", sources.OPTIC_DISC),
     # No public scheme has a code for the cup as a structure (DICOM codes its area and volume).
     ("Optic cup", Code("optic-cup", "99FUNDUS", "Optic cup")),
 )
-"""Segment 1 is the disc with its cup, segment 2 the cup: they overlap."""
+"""Segment 1 is the disc including the cup, segment 2 is the cup: they overlap."""
 
 
 def segmentation(
     header: bytes, mask: np.ndarray, *, bundle: str, identity: str, frame: int = 1
 ) -> bytes:
-    """The mask of one frame as a DICOM file.
+    """The mask of one frame as a DICOM file, with the original's patient, study and reference.
 
-    header: `Picture.header` of the source. mask: HW uint8 {0, 1, 2} of the original frame
-    (`roi.restore`). bundle: digest of the bundle that made it. identity: of the result, which gives
-    the file its UIDs. The file repeats the patient, the study and the frame of reference of the
-    source. A mask of another size, a frame that the source has not and a header that cannot be
-    built on raise ValueError, which quotes nothing of it.
+    Args:
+        header: `Picture.header` of the original.
+        mask: HW uint8 {0, 1, 2} in original coordinates (`roi.restore`).
+        bundle: digest of the bundle that made the mask.
+        identity: of the result; it determines the UIDs of the file.
+        frame: number of the frame in the original, from 1.
+
+    Raises:
+        ValueError: the mask has another size, the original has no such frame, or no object can be
+            built on its header. The message quotes nothing of the header.
     """
     with silence():
         source = sources.read(header)
@@ -54,8 +59,8 @@ def segmentation(
         dimensions = sources.other_uid(source, "dimensions", frame, identity)
         for item in (made.DimensionOrganizationSequence[0], made.DimensionIndexSequence[0]):
             item.DimensionOrganizationUID = dimensions
-        made.PatientOrientation = ""  # of type 2: eyes are turned as laterality says
-        # Spacing without a slice's thickness is no valid macro; the source image has it.
+        made.PatientOrientation = ""  # required, may be empty (type 2): laterality tells the eye
+        # The macro is invalid without a slice thickness; the spacing is in the original image.
         made.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)
         made.ContentDescription = sources.NOTE
         return sources.finish(made, source)
@@ -96,10 +101,10 @@ def _build(
 
 
 def _single(source: Dataset) -> Dataset:
-    """The source as one of a single frame, for the builder alone.
+    """The original as an object of a single frame, only for the builder.
 
-    highdicom wants functional groups of every object that may hold several frames; ophthalmic
-    photographs hold several and have none. `_refer` puts the true references in.
+    highdicom requires functional groups of each object that may have several frames. Ophthalmic
+    photographs may have several, and have no such groups. `_refer` sets the true references.
     """
     single = copy.deepcopy(source)
     single.SOPClassUID = uid.SecondaryCaptureImageStorage
@@ -108,7 +113,7 @@ def _single(source: Dataset) -> Dataset:
 
 
 def _refer(made: Dataset, source: Dataset, frames: list[int] | None) -> None:
-    """Every reference to the source names its true class, and those to pixels its frame."""
+    """Set the true class in every reference to the original, and the frame in those to pixels."""
     derivations = [
         group.DerivationImageSequence[0].SourceImageSequence[0]
         for group in made.PerFrameFunctionalGroupsSequence

@@ -1,9 +1,9 @@
-"""The object that a result is derived from, and the identities of what is derived.
+"""The original object of a result, and the UIDs of the objects that are derived from it.
 
-The same result gives the same UIDs and, as every date is the source's own, the same bytes: writing
-again is harmless. Its `identity` is that of its row, as text: where the source lies, its content,
-what measured it how. The source's own UID does not suffice: archives hold two objects of one UID,
-and a corrected one keeps it.
+The same result gives the same UIDs. Because all dates are the original's, it also gives the same
+bytes, so writing again is harmless. The `identity` of a result is that of its row, as text: URI and
+content of the original, networks and settings. The original's own UID is not enough: archives
+contain two objects of one UID, and a corrected object keeps its UID.
 """
 
 import io
@@ -15,7 +15,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from fundus.images.dicom import silence
+from fundus.dicom_in.objects import silence
 
 Kind = Literal["seg", "sr"]
 
@@ -25,7 +25,7 @@ ARTIFICIAL_INTELLIGENCE = Code("123109", "DCM", "Artificial Intelligence")
 OPTIC_DISC = Code("81016008", "SCT", "Optic nerve head")
 
 _MUST = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-# Of type 2: they must be there, and may be empty.
+# Type 2: they must be present and may be empty.
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
     *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
@@ -33,7 +33,7 @@ _MAY_BE_EMPTY = (
 
 
 def read(header: bytes) -> Dataset:
-    """The data set in a `Picture.header`. One without its UIDs raises ValueError."""
+    """Read the data set in a `Picture.header`; ValueError if it lacks a UID or its size."""
     source = pydicom.dcmread(io.BytesIO(header))
     missing = [keyword for keyword in (*_MUST, "Rows", "Columns") if not source.get(keyword)]
     if missing:
@@ -47,7 +47,11 @@ def read(header: bytes) -> Dataset:
 
 
 def frame_reference(source: Dataset, frame: int) -> list[int] | None:
-    """The frame's number as references give it: only where the source holds several."""
+    """The frame's number for references; None if the original has only one frame.
+
+    Raises:
+        ValueError: the original has no such frame.
+    """
     count = int(source.get("NumberOfFrames") or 1)
     if not 1 <= frame <= count:
         raise ValueError(f"the source has no frame {frame}")
@@ -55,22 +59,22 @@ def frame_reference(source: Dataset, frame: int) -> list[int] | None:
 
 
 def instance_uid(source: Dataset, kind: Kind, frame: int, identity: str) -> str:
-    """Of the object of this kind that holds the frame's result."""
+    """The UID of the object of this kind for the frame's result."""
     return _uid(kind, source.SOPInstanceUID, frame, identity)
 
 
 def series_uid(source: Dataset, kind: Kind, bundle: str) -> str:
-    """One series for all objects of a kind that a bundle derives from a source series."""
+    """The UID of the series of all objects of a kind that a bundle derives from one series."""
     return _uid(kind, "series", source.SeriesInstanceUID, bundle)
 
 
 def other_uid(source: Dataset, what: str, frame: int, identity: str) -> str:
-    """Of a thing inside such an object."""
+    """The UID of an item inside such an object."""
     return _uid(what, source.SOPInstanceUID, frame, identity)
 
 
 def file_name(header: bytes, kind: Kind, *, identity: str, frame: int = 1) -> str:
-    """`<kind>-<UID>.dcm`, of the object's own UID: nothing of the patient or the source."""
+    """`<kind>-<UID>.dcm` with the new object's UID, which tells nothing about the patient."""
     with silence():
         return f"{kind}-{instance_uid(read(header), kind, frame, identity)}.dcm"
 
@@ -81,7 +85,7 @@ def _uid(*parts: object) -> str:
 
 
 def finish(made: Dataset, source: Dataset) -> bytes:
-    """The file, with the source's dates in place of the clock's."""
+    """The object as a file, with the original's dates instead of the current time."""
     for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
         made.pop(keyword, None)
     for item in made.get("ContributingEquipmentSequence", []):

@@ -7,10 +7,10 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from fundus.dicom_in.objects import silence
 from fundus.dicom_out import source as sources
-from fundus.images.dicom import silence
 
-# DICOM's own codes, of its context group 4281 (Optic Disc Key Measurements), with its unit.
+# DICOM's own codes and unit, from its context group 4281 (Optic Disc Key Measurements).
 CODES = {
     "vcdr": Code("131257", "DCM", "Cup to disc ratio vertical"),
     "hcdr": Code("131258", "DCM", "Cup to disc ratio horizontal"),
@@ -33,11 +33,20 @@ def report(
 ) -> bytes:
     """The measures of one frame as a DICOM file.
 
-    header: `Picture.header` of the source. measures: by the names in `CODES`; others are left out,
-    and so are None. laterality: "OD", "OS" or None. The report refers to the source and to the
-    segmentation that `seg.segmentation` makes of the same frame, bundle and identity. No measure at
-    all, a frame that the source has not and a header that cannot be built on raise ValueError,
-    which quotes nothing of it.
+    The report refers to the original, and to the segmentation that `seg.segmentation` makes for the
+    same frame, bundle and identity.
+
+    Args:
+        header: `Picture.header` of the original.
+        measures: by the names in `CODES`; other names and None are left out.
+        bundle: digest of the bundle that measured.
+        identity: of the result; it determines the UIDs of the file.
+        frame: number of the frame in the original, from 1.
+        laterality: "OD", "OS" or None.
+
+    Raises:
+        ValueError: there is no measure, the original has no such frame, or no object can be built
+            on its header. The message quotes nothing of the header.
     """
     with silence():
         source = sources.read(header)
@@ -67,7 +76,7 @@ def report(
 
 
 def _segmentation(source: Dataset, frame: int, bundle: str, identity: str) -> Dataset:
-    """What references need to know of the segmentation."""
+    """The attributes of the segmentation that references need."""
     segmented = Dataset()
     segmented.SOPClassUID = uid.SegmentationStorage
     segmented.SOPInstanceUID = sources.instance_uid(source, "seg", frame, identity)
@@ -77,7 +86,7 @@ def _segmentation(source: Dataset, frame: int, bundle: str, identity: str) -> Da
 
 
 def _name_the_segment_alone(item: Dataset) -> None:
-    """highdicom gives the segmentation's segment and its frame; DICOM allows one of them."""
+    """Remove frame numbers beside segment numbers: highdicom writes both, DICOM allows one."""
     for reference in item.get("ReferencedSOPSequence", []):
         if "ReferencedSegmentNumber" in reference:
             reference.pop("ReferencedFrameNumber", None)

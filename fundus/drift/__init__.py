@@ -1,1 +1,1 @@
-"""Whether a night's pictures still look like those that the bundle knows."""
+"""Drift: comparison of a night's pictures with earlier ones and with those that a bundle knows."""

@@ -1,9 +1,10 @@
-"""Two groups of rows, feature by feature: a named test, with a stated rate of false alarms.
+"""Comparison of two groups of rows, feature by feature, with a stated rate of false alarms.
 
-Each number is compared by the two-sample Kolmogorov-Smirnov test, each status by Fisher's exact
-test on its share. Holm's correction (Scand J Stat 1979;6:65) over all tests of one night bounds the
-chance of any false alarm at `ALPHA`, whatever the features' dependence, where pictures are
-independent. Large nights make trifles significant: an alarm also needs a distance of `LEAST`.
+Each number is compared by the two-sample Kolmogorov-Smirnov test, and the share of each status by
+Fisher's exact test. Holm's correction (Scand J Stat 1979;6:65) over all tests of one night limits
+the probability of any false alarm to `ALPHA` if pictures are independent; features may depend on
+each other. In large nights tiny differences are significant, so an alarm also needs a distance of
+`LEAST`.
 """
 
 from collections.abc import Sequence
@@ -15,41 +16,42 @@ import pyarrow.compute as pc
 from scipy import stats
 
 ALPHA = 0.01
-"""Chance of an alarm in a night on which nothing has changed: at most one night in a hundred."""
+"""Highest probability of an alarm in an unchanged night: at most one night in a hundred."""
 LEAST = 0.2
-"""The smallest Kolmogorov-Smirnov distance, or difference of shares, that is an alarm."""
+"""Least Kolmogorov-Smirnov distance, or difference of shares, for an alarm."""
 FEWEST = 20
-"""Pictures that each of two groups must have, or they are not compared."""
+"""Least number of pictures in each of two groups that are compared."""
 LOOK = ("field_red", "field_green", "field_blue", "sharpness")
-"""Features of the pictures alone."""
+"""Features that depend only on the pictures."""
 MEASURED = ("disc_confidence", "vcdr", "vcdr_sd")
-"""Features of what a bundle made of the pictures: compared between rows of one bundle."""
+"""Features that depend on the networks: compared only between rows of the same networks."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One feature in two groups."""
+    """One feature of two groups."""
 
     feature: str
     """A column, or "share of STATUS"."""
     now: float
-    """Median, or share."""
+    """Median, or share, of the night."""
     then: float
+    """Median, or share, of the rows with which it is compared."""
     distance: float
-    """Kolmogorov-Smirnov distance, or the difference of the shares; 0 to 1."""
+    """Kolmogorov-Smirnov distance, or difference of the shares; 0 to 1."""
     p: float
-    """Of the test; after `corrected`, adjusted by Holm's method."""
+    """p value of the test; adjusted by Holm's method in the result of `corrected`."""
     camera: str = ""
     against: str = ""
 
     @property
     def alarm(self) -> bool:
-        """Whether the change is both certain and large."""
+        """Whether the change is both significant and large."""
         return self.p < ALPHA and self.distance >= LEAST
 
 
 def differences(now: pa.Table, then: pa.Table, features: Sequence[str]) -> list[Difference]:
-    """Uncorrected differences of the features and of every status; none for groups too small."""
+    """Uncorrected differences of the features and of all statuses; none if a group is too small."""
     if min(now.num_rows, then.num_rows) < FEWEST:
         return []
     found = [_number(name, now[name].to_numpy(), then[name].to_numpy()) for name in features]

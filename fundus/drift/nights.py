@@ -1,4 +1,4 @@
-"""One night against earlier nights and the bundle's source, camera by camera."""
+"""Comparison of one night with earlier nights and with the bundle's source, per camera."""
 
 import json
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from fundus.drift.compare import ALPHA, LEAST, LOOK, MEASURED, Difference, corre
 from fundus.storage.places import Place
 
 NIGHTS = 14
-"""Earlier runs that a night is compared with."""
+"""Most earlier runs with which a night is compared."""
 COLUMNS = (
     *("run_id", "measuring", "settings", "status", "subject", "manufacturer", "model"),
     *LOOK,
     *MEASURED,
 )
-"""What is read of each row."""
+"""The columns that are read."""
 UNNAMED = "camera not named"
 WORDS = {
     "field_red": "red of the field",
@@ -28,7 +28,7 @@ WORDS = {
     "vcdr": "vCDR",
     "vcdr_sd": "spread of vCDR",
 }
-"""What people read in the place of a column's name; other names are words already."""
+"""Names of columns for people; other names are plain words already."""
 METHOD = (
     "Two-sample Kolmogorov-Smirnov tests, for statuses Fisher's exact tests, corrected together by"
     f" Holm's method: at most {ALPHA:.0%} of unchanged nights raise an alarm if pictures are"
@@ -38,12 +38,12 @@ METHOD = (
 
 @dataclass(frozen=True)
 class Drift:
-    """What the comparison of one night came to."""
+    """The result of the comparison of one night."""
 
     sentence: str
     """For the summary, the terminal and the report."""
     command: str
-    """What to run about it; empty where nothing changed."""
+    """The command that adapts to the change; empty if nothing changed."""
     differences: tuple[Difference, ...]
 
     @property
@@ -56,17 +56,16 @@ def look(rows: pa.Table, run_id: str, *, bundle: str, source: pa.Table | None = 
     """Compare one run's rows with those of earlier runs and of the bundle's source.
 
     Args:
-        rows: current rows of a results place, at least `COLUMNS`.
+        rows: current rows of the results, at least `COLUMNS`.
         run_id: the night.
         bundle: folder or URI of the bundle, for the command.
-        source: what `reference.load` gives; None where the bundle has no reference.
+        source: the result of `reference.load`; None if the bundle has no reference.
 
     Returns:
-        The differences, per camera, with p values corrected over all of them. What networks
-        measure is compared between rows of the same networks alone, and frames never with disc
-        crops. A source that other networks measured is not used: an adapted bundle has learned
-        from other pictures too. Of pictures of one subject the first counts, for the eyes of a
-        person are alike.
+        The differences per camera, with p values corrected over all of them. Measures are compared
+        only between rows of the same networks, and frames never with disc crops. A source that
+        other networks measured is not used, because an adapted bundle has also learned from other
+        pictures. Only the first picture of each subject counts, because both eyes are similar.
     """
     night = _of_run(rows, run_id)
     source = _alike(source, night)
@@ -78,17 +77,17 @@ def look(rows: pa.Table, run_id: str, *, bundle: str, source: pa.Table | None = 
             if pc.all(same).as_py():
                 pairs = differences(now, then, (*LOOK, *MEASURED))
             found += [replace(one, camera=camera, against=against) for one in pairs]
-    return _told(corrected(found), run_id, bundle)
+    return _summarised(corrected(found), run_id, bundle)
 
 
 def source_vcdr(rows: pa.Table, run_id: str, source: pa.Table | None) -> np.ndarray | None:
-    """(N,) float, vCDR of the source where the run's own networks measured it; else None."""
+    """(N,) float, vCDR of the source if the run's own networks measured it; else None."""
     alike = _alike(source, _of_run(rows, run_id))
     return None if alike is None else alike["vcdr"].to_numpy()
 
 
 def note(place: Place, run_id: str, drift: Drift) -> None:
-    """Put the sentence into the run's `summary.json`, if the run has one."""
+    """Add the sentence to the run's `summary.json`, if the run has one."""
     name = f"runs/{run_id}/summary.json"
     if held := place.read(name):
         summary = json.loads(held[0]) | {"drift": drift.sentence, "drift_alarm": drift.alarm}
@@ -125,7 +124,7 @@ def _of_run(rows: pa.Table, run_id: str) -> pa.Table:
 
 
 def _alike(source: pa.Table | None, night: pa.Table) -> pa.Table | None:
-    """The source's rows that were measured as the night's were; None where there is none."""
+    """The rows of the source that were measured in the same way as the night; None if none."""
     if source is None or not night.num_rows:
         return None
     same = [pc.equal(source[name], night[name][0]) for name in ("measuring", "settings")]
@@ -134,7 +133,7 @@ def _alike(source: pa.Table | None, night: pa.Table) -> pa.Table | None:
 
 
 def _cameras(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of each camera, one for each subject where subjects are known."""
+    """The rows of each camera, one per subject if subjects are known."""
     names = _names(rows)
     for name in sorted(set(names)):
         yield name, _one_each(rows.filter(pa.array([one == name for one in names])))
@@ -170,7 +169,7 @@ def _references(
         yield "the bundle's source", source
 
 
-def _told(found: list[Difference], run_id: str, bundle: str) -> Drift:
+def _summarised(found: list[Difference], run_id: str, bundle: str) -> Drift:
     day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
     alarms = [one for one in found if one.alarm]
     if not found:

@@ -1,4 +1,4 @@
-"""The bundle's source as rows: `reference.parquet` beside the bundle, to compare nights with."""
+"""The reference of a bundle: rows of its source in `reference.parquet`, to compare with nights."""
 
 import io
 
@@ -15,9 +15,9 @@ NAME = "reference.parquet"
 
 
 def save(results: str, bundle: str, measuring: str) -> int:
-    """Make the rows of a results place the reference of a bundle; their count.
+    """Make rows the reference of a bundle, and return their number.
 
-    Screen the pictures that the bundle learned from, then call this. The reference holds no URI
+    Screen the pictures that the bundle learned from, then call this. The reference contains no URI
     and no subject.
 
     Args:
@@ -26,14 +26,14 @@ def save(results: str, bundle: str, measuring: str) -> int:
         measuring: the bundle's `measuring`; rows that other networks measured are left out.
 
     Raises:
-        ConfigurationError: no row is left.
+        ConfigurationError: there are no rows of this bundle.
     """
     rows = table.read(results, list(COLUMNS))
     rows = rows.filter(pc.equal(rows["measuring"], measuring))
     if not rows.num_rows:
         raise ConfigurationError(
-            f"{results} holds no rows that the networks of {bundle} measured: screen its source"
-            " with it first"
+            f"{results} has no rows that the networks of {bundle} measured: screen the pictures"
+            " that the bundle learned from with this bundle first"
         )
     anonymous = rows.set_column(
         rows.schema.get_field_index("subject"), "subject", pa.nulls(rows.num_rows, pa.string())
@@ -45,6 +45,6 @@ def save(results: str, bundle: str, measuring: str) -> int:
 
 
 def load(bundle: str) -> pa.Table | None:
-    """The reference of the bundle at a path or s3:// URI; None where it has none."""
+    """Load the reference of the bundle at a path or s3:// URI; None if it has none."""
     found = place_at(bundle).read(NAME)
     return pq.read_table(io.BytesIO(found[0])) if found else None

@@ -1,1 +1,1 @@
-"""How well a bundle does: the tables, the worst eyes, detection, and the risk's calibration."""
+"""Evaluation of a bundle: tables, worst eyes, detection; calibration of risk and structures."""

@@ -1,7 +1,7 @@
-"""From a bundle's own measures of labelled pictures to a risk and a referral threshold.
+"""Calibration: from a bundle's measures of labelled pictures to a risk and a referral threshold.
 
-The measures are those of screening, end to end: the same detection, ROI, maps and arithmetic. What
-is fitted are two numbers, held in check by a prior; what is reported comes from cross-validation.
+The measures are those of screening, end to end: the same detection, ROI, maps and arithmetic. Two
+numbers are fitted, with a prior on one of them. All reported figures come from cross-validation.
 """
 
 import json
@@ -18,7 +18,7 @@ from fundus.anatomy.risk import RiskModel, log_odds, logistic, referral_threshol
 from fundus.anatomy.scores import Summary
 from fundus.datasets.samples import LabelledSet, person_of
 from fundus.errors import ConfigurationError
-from fundus.images import roi
+from fundus.field import roi
 from fundus.models.measuring import Measured, measure_maps
 from fundus.models.predictor import Predictor
 
@@ -26,36 +26,36 @@ log = logging.getLogger(__name__)
 
 FOLDS = 10
 FEWEST = 10
-"""Eyes with and without glaucoma that a calibration wants: one of each for every fold."""
+"""Least number of eyes with glaucoma, and of eyes without: one of each per fold."""
 PRIOR = 2.5
-"""Standard deviation, per deviation of vCDR, of the slope's normal prior (Gelman et al., Ann Appl
-Stat 2008;2:1360, as rstanarm has it): a few eyes that happen to separate do not make it endless."""
+"""Standard deviation of the slope's normal prior, per standard deviation of vCDR (Gelman et al.,
+Ann Appl Stat 2008;2:1360, as in rstanarm). It keeps the slope finite if few eyes separate."""
 EDGES = (0.0, 0.05, 0.2, 0.5, 1.0)
 """Risks between which predicted and observed shares are compared."""
 
 
 @dataclass(frozen=True)
 class Eyes:
-    """What is known of N eyes, columns of equal length."""
+    """Labels and measures of N eyes, as columns of equal length."""
 
     glaucoma: np.ndarray
     """(N,) bool."""
     vcdr: np.ndarray
     """(N,) float, measured."""
     vcdr_sd: np.ndarray
-    """(N,) float, its spread over the maps."""
+    """(N,) float, spread of the vCDR over the maps."""
     persons: np.ndarray | None = None
-    """(N,) whose eye each is (samples.person_of); None: each another person's."""
+    """(N,) the person of each eye (samples.person_of); None if each has a person of its own."""
 
     def take(self, chosen: np.ndarray) -> "Eyes":
-        """The eyes at these indices, or where the (N,) bool is True."""
+        """Select eyes by indices, or by (N,) bool."""
         persons = None if self.persons is None else self.persons[chosen]
         return Eyes(self.glaucoma[chosen], self.vcdr[chosen], self.vcdr_sd[chosen], persons)
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """The fitted part of a `RiskModel`, whose fields say what they are."""
+    """The fitted part of a `RiskModel`, which describes the fields."""
 
     intercept: float
     slope: float
@@ -63,7 +63,7 @@ class Coefficients:
     vcdr_deviation: float
 
     def risks(self, eyes: Eyes) -> np.ndarray:
-        """(N,) float in [0, 1]."""
+        """The risks of N eyes, (N,) float in [0, 1]."""
         return logistic(log_odds(eyes.vcdr, eyes.vcdr_sd, *vars(self).values()))
 
 
@@ -74,20 +74,20 @@ class Bin:
     low: float
     high: float
     risk: float | None
-    """Their mean risk."""
+    """Mean risk of these eyes."""
     glaucoma: Summary
-    """The share that has glaucoma, with Wilson's interval."""
+    """Share with glaucoma, with Wilson's interval."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Each eye's risk and referral come from a model and a threshold that did not see the eye."""
+    """Figures of cross-validation: no eye is judged by a model or a threshold that saw the eye."""
 
     unmeasured: int
-    """Labelled pictures without disc, cup or spread: they have no risk and count nowhere below."""
+    """Labelled pictures without disc, cup or spread, which have no risk and are left out below."""
     auc: Summary
     auc_vcdr: Summary
-    """Of the bare vCDR, for comparison."""
+    """AUC of the vCDR alone, for comparison."""
     brier: Summary
     sensitivity: Summary
     specificity: Summary
@@ -102,10 +102,21 @@ def calibrate(
     specificity: float,
     precropped: bool,
 ) -> tuple[RiskModel, Report]:
-    """Measure the set's pictures with glaucoma labels, fit, and cross-validate.
+    """Measure the pictures with glaucoma labels, fit the risk, and cross-validate it.
 
-    The model comes with the report among its scores. ConfigurationError where labels or vCDRs do
-    not suffice, a file cannot be read, or the bundle lacks a network.
+    Args:
+        labelled: the set.
+        predictor: the bundle.
+        name: of the set, for the model.
+        specificity: share of the healthy eyes that must not be referred.
+        precropped: the pictures are disc crops already.
+
+    Returns:
+        The model, whose scores include the report, and the report.
+
+    Raises:
+        ConfigurationError: there are too few labels or vCDRs, a file cannot be read, or the bundle
+            lacks a network.
     """
     eyes, unmeasured = measure_set(labelled, predictor, precropped=precropped)
     positives = int(eyes.glaucoma.sum())
@@ -113,10 +124,13 @@ def calibrate(
     if min(positives, negatives) < FEWEST:
         raise ConfigurationError(
             f"{labelled.name}: {positives} eyes with glaucoma and {negatives} without were"
-            f" measured; calibration wants {FEWEST} of each"
+            f" measured; calibration needs {FEWEST} of each: give a larger set"
         )
     if np.ptp(eyes.vcdr) == 0:
-        raise ConfigurationError(f"{labelled.name}: the bundle measures the same vCDR in every eye")
+        raise ConfigurationError(
+            f"{labelled.name}: the bundle measures the same vCDR in every eye: give another set or"
+            " bundle"
+        )
     report = replace(cross_validate(eyes, specificity), unmeasured=unmeasured)
     fitted = fit(eyes)
     model = RiskModel(
@@ -135,7 +149,7 @@ def calibrate(
 def measure_set(
     labelled: LabelledSet, predictor: Predictor, *, precropped: bool
 ) -> tuple[Eyes, int]:
-    """The labelled eyes that have a vCDR and its spread, and the count of those that have not."""
+    """Measure the labelled eyes; return those with vCDR and spread, and the number of others."""
     samples = [sample for sample in labelled.samples if sample.glaucoma is not None]
     known, persons = [], []
     for number, sample in enumerate(samples, start=1):
@@ -153,7 +167,7 @@ def measure_set(
 def measure_picture(
     image: np.ndarray, predictor: Predictor, *, precropped: bool
 ) -> Measured | None:
-    """What screening measures in one picture (HWC uint8 RGB); None where no disc is detected."""
+    """Measure one picture (HWC uint8 RGB) as screening does; None if no disc is detected."""
     where = predictor.place(image, precropped=precropped).roi
     if where is None:
         return None
@@ -162,9 +176,9 @@ def measure_picture(
 
 
 def fit(eyes: Eyes) -> Coefficients:
-    """The likeliest coefficients of `RiskModel`'s formula under the slope's `PRIOR`.
+    """Fit the coefficients of `RiskModel`'s formula, with `PRIOR` on the slope.
 
-    The intercept has none. Eyes of either class and vCDRs that differ are wanted.
+    The eyes must include both classes and different vCDRs.
     """
     mean, deviation = float(eyes.vcdr.mean()), float(eyes.vcdr.std())
     signs = np.where(eyes.glaucoma, -1, 1)
@@ -184,7 +198,7 @@ def fit(eyes: Eyes) -> Coefficients:
 
 
 def cross_validate(eyes: Eyes, specificity: float) -> Report:
-    """Ten folds, glaucoma spread evenly over them: fit on nine, judge the tenth."""
+    """Cross-validate in ten folds, with glaucoma spread evenly: fit nine, judge the tenth."""
     risks = np.zeros(len(eyes.glaucoma))
     referred = np.zeros(len(eyes.glaucoma), bool)
     for held in folds(eyes.glaucoma, eyes.persons):
@@ -208,10 +222,10 @@ def cross_validate(eyes: Eyes, specificity: float) -> Report:
 def folds(
     glaucoma: np.ndarray, persons: np.ndarray | None = None, seed: int = 0
 ) -> Iterator[np.ndarray]:
-    """(N,) bool masks of the eyes held back in turn, each eye once.
+    """(N,) bool masks of the eyes that are held back in each fold, each eye once.
 
-    Persons are dealt out, those with glaucoma in an eye apart from the others; both eyes of a
-    person are held back together.
+    Both eyes of a person are in the same fold. Persons with and without glaucoma are distributed
+    evenly.
     """
     whose = np.arange(len(glaucoma)) if persons is None else persons
     _, first, number = np.unique(whose, return_index=True, return_inverse=True)
@@ -226,8 +240,8 @@ def folds(
 
 
 def _bins(risks: np.ndarray, glaucoma: np.ndarray) -> Iterator[Bin]:
-    places = np.digitize(risks, EDGES[1:-1])
+    bins = np.digitize(risks, EDGES[1:-1])
     for number, (low, high) in enumerate(pairwise(EDGES)):
-        inside = places == number
+        inside = bins == number
         mean = float(risks[inside].mean()) if inside.any() else None
         yield Bin(low, high, mean, scores.summarise_share(glaucoma[inside].tolist()))

@@ -1,4 +1,4 @@
-"""How often the detector is right, and how often it says that there is no disc: its table."""
+"""The detector's table: how often it is right, and how often it finds no disc."""
 
 import logging
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What the detector said of one picture."""
+    """The detector's result for one picture."""
 
     set: str
     id: str
     confidence: float
     found: bool
-    """It named a place for the disc."""
+    """Whether it found a disc."""
     right: bool | None
-    """That place's centre lies inside the experts' disc; None where they drew none."""
+    """Whether the centre of its ROI is inside the experts' disc; None without an outline."""
 
 
 def look(labelled: LabelledSet, predictor: Predictor) -> list[Answer]:
-    """The detector's answer to each frame of a set. ConfigurationError, as samples."""
+    """Run the detector on each frame of a set; ConfigurationError if a file cannot be read."""
     answers = []
     for number, sample in enumerate(labelled.samples, start=1):
-        (found,) = predictor.detect([sample.read_image()])
+        found = predictor.detect(sample.read_image())
         mask = sample.read_mask() if sample.structures else None
         right = None if mask is None else centre_inside(mask, found.roi)
         answers.append(
@@ -43,7 +43,7 @@ def look(labelled: LabelledSet, predictor: Predictor) -> list[Answer]:
 
 
 def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
-    """One set's row, JSON-ready: counts, and the share of right places with its 95 % interval."""
+    """The row of one set, for JSON: counts, and the share of right ROIs with its 95 % interval."""
     labelled = [answer.right for answer in answers if answer.right is not None]
     return {
         "set": answers[0].set,
@@ -58,7 +58,7 @@ def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def as_text(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table to read; a dash where nothing is labelled."""
+    """The rows as a text table; a dash if nothing is labelled."""
     head = ["set", "pictures", "no disc", "centre in disc", "share", "mean confidence"]
     lines = [head]
     for row in rows:

@@ -1,7 +1,7 @@
-"""What the paper's tables hold: target-supervised, source-only, adapted, ensemble on labelled sets.
+"""The paper's tables: target-supervised, source-only, adapted and ensemble on labelled sets.
 
-All is scored in the original frame: a predicted mask is restored from its ROI, then compared.
-An eye where no disc was found has Dice 0 against the experts' and no vCDR; such eyes are counted.
+Masks are compared in original coordinates: a predicted mask is restored from its ROI first. An eye
+without a detected disc has a Dice of 0 and no vCDR; such eyes are counted.
 """
 
 import logging
@@ -16,8 +16,8 @@ from fundus.anatomy.scores import Summary
 from fundus.datasets.samples import LabelledSet, Sample
 from fundus.errors import ConfigurationError
 from fundus.evaluation.sheet import Tile, draw_sheet
-from fundus.images import roi
-from fundus.images.roi import Roi
+from fundus.field import roi
+from fundus.field.roi import Roi
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY
 from fundus.models.predictor import Predictor
 
@@ -30,19 +30,19 @@ WORST = 10
 
 @dataclass(frozen=True)
 class Eye:
-    """One model's answer for one eye; None where undefined or unlabelled."""
+    """The result of one model for one eye; None where undefined or unlabelled."""
 
     set: str
     model: str
     id: str
     disc_found: bool
-    """Both the detector (where it was asked) and the segmenter found a disc."""
+    """Whether both the detector (unless precropped) and the segmenter found a disc."""
     disc_dice: float | None
     cup_dice: float | None
     vcdr: float | None
-    """Predicted."""
+    """Predicted vCDR."""
     vcdr_true: float | None
-    """The experts'."""
+    """vCDR of the experts' outlines."""
     glaucoma: bool | None
 
 
@@ -54,16 +54,16 @@ class Row:
     model: str
     eyes: int
     no_disc: int
-    """Eyes where no disc was found: Dice 0."""
+    """Eyes without a detected disc, with a Dice of 0."""
     no_vcdr: int
-    """Eyes without a predicted vCDR (no disc or no cup): in neither MAE, bias nor AUC."""
+    """Eyes without a predicted vCDR (no disc or no cup), left out of MAE, bias and AUC."""
     disc_dice: Summary
     cup_dice: Summary
     vcdr_mae: Summary
     vcdr_bias: Summary
-    """Predicted minus true: negative where cups are drawn too small."""
+    """Predicted minus true: negative if cups are too small."""
     auc: Summary
-    """Of the predicted vCDR against the glaucoma label."""
+    """AUC of the predicted vCDR for the glaucoma label."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class SetEvaluation:
     rows: tuple[Row, ...]
     eyes: tuple[Eye, ...]
     sheets: dict[str, np.ndarray]
-    """By model, the worst eyes' overlays: HWC uint8 RGB."""
+    """Overlays of the worst eyes by model: HWC uint8 RGB."""
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """Where a model looked and what it drew there."""
+    """The ROI and the mask of one model for one sample."""
 
     sample: Sample
     region: Roi | None
@@ -94,18 +94,28 @@ def evaluate(
     name: str,
     precropped: bool,
 ) -> SetEvaluation:
-    """Score a bundle's models on a labelled set, under the name that the tables shall show.
+    """Score a bundle's models on a labelled set.
 
-    supervised: a bundle trained on the target's labels, its `source_only` network being the row
-    "target-supervised"; it sees the ROIs that the first bundle's detector found.
-    precropped: each picture is a disc crop already, and the detector is left out.
-    ConfigurationError where the set holds neither masks nor glaucoma labels, a file cannot be read,
-    or the bundle lacks a network that is needed.
+    Args:
+        labelled: the set.
+        predictor: the bundle.
+        supervised: a bundle that was trained on the target's labels; its `source_only` network is
+            the row "target-supervised". It gets the ROIs of the first bundle's detector.
+        name: of the set in the tables.
+        precropped: the pictures are disc crops already; there is no detection.
+
+    Raises:
+        ConfigurationError: the set has neither masks nor glaucoma labels, a file cannot be read, or
+            the bundle lacks a required network.
     """
     if all(not sample.structures and sample.glaucoma is None for sample in labelled.samples):
-        raise ConfigurationError(f"{labelled.name}: no labels to score against")
+        raise ConfigurationError(
+            f"{labelled.name}: no labels to score against: give a set with masks or glaucoma labels"
+        )
     if not predictor.segmenters:
-        raise ConfigurationError("the bundle has no segmenter to evaluate")
+        raise ConfigurationError(
+            "the bundle has no segmenter to evaluate: train one with jobs/train.py segmenter"
+        )
     eyes: list[Eye] = []
     seen: dict[tuple[str, str], _Seen] = {}
     for number, sample in enumerate(labelled.samples, start=1):
@@ -136,10 +146,18 @@ def evaluate(
 def segment(
     image: np.ndarray, region: Roi | None, predictor: Predictor, supervised: Predictor | None
 ) -> dict[str, np.ndarray | None]:
-    """Each model's clean mask, (side, side) uint8 {0, 1, 2} in the ROI frame, in the tables' order.
+    """Segment one picture by each model.
 
-    image: HWC uint8 RGB; region: the ROI, or None where no disc was found: then every mask is None.
-    The ensemble is the mean over all maps of source-only and adapted, where the bundle has both.
+    Args:
+        image: HWC uint8 RGB.
+        region: the ROI; None if no disc was found.
+        predictor: the bundle.
+        supervised: as in `evaluate`.
+
+    Returns:
+        The clean masks by model in the order of the tables, (side, side) uint8 {0, 1, 2} in ROI
+        coordinates; None without a ROI. The ensemble is the mean over all maps of source-only and
+        adapted, if the bundle has both.
     """
     asked = [(ROW_OF_ROLE[role], predictor, role) for role in predictor.segmenters]
     if supervised:
@@ -161,7 +179,7 @@ def segment(
 
 
 def summarise(eyes: Sequence[Eye]) -> Row:
-    """One model's row over the eyes of one set (at least one)."""
+    """The row of one model over the eyes (at least one) of one set."""
     errors = [scores.vcdr_error(eye.vcdr, eye.vcdr_true) for eye in eyes]
     return Row(
         set=eyes[0].set,
@@ -178,14 +196,14 @@ def summarise(eyes: Sequence[Eye]) -> Row:
 
 
 def worst(eyes: Sequence[Eye], count: int = WORST) -> list[Eye]:
-    """The eyes of lowest cup Dice (of lowest disc Dice where no cup was labelled), worst first."""
+    """The eyes with the lowest cup Dice (or disc Dice, if no cup is labelled), worst first."""
     measure = "cup_dice" if any(eye.cup_dice is not None for eye in eyes) else "disc_dice"
     scored = [eye for eye in eyes if getattr(eye, measure) is not None]
     return sorted(scored, key=lambda eye: getattr(eye, measure))[:count]
 
 
 def _read(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
-    """The picture, HWC uint8 RGB, and the experts' mask, HW uint8 {0, 1, 2}, where it has one."""
+    """The picture, HWC uint8 RGB, and the experts' mask, HW uint8 {0, 1, 2}, if there is one."""
     return sample.read_image(), sample.read_mask() if sample.structures else None
 
 
@@ -202,7 +220,7 @@ def _score(
     name: str,
     model: str,
 ) -> Eye:
-    """`mask` is that of the ROI `region`, both None without a disc; `size` is the frame's."""
+    """Score a mask of the ROI `region`, both None without a disc, in a frame of `size`."""
     predicted = np.zeros(size, np.uint8)
     if mask is not None and region is not None:
         predicted = roi.restore(mask, region, *size)
@@ -245,7 +263,7 @@ def _tile(eye: Eye, seen: _Seen, side: int = 384) -> Tile:
 
 
 def _region_of(truth: np.ndarray | None, size: tuple[int, ...]) -> Roi:
-    """Where to look when nothing was found: around the experts' disc, else the whole frame."""
+    """The region to show if no disc was found: around the experts' disc, else the whole frame."""
     if truth is None or not disc_of(truth).any():
         return roi.whole(*size)
     rows, columns = np.nonzero(disc_of(truth))

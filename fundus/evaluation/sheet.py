@@ -1,4 +1,4 @@
-"""Overlay sheets: pictures with the experts' outlines and the predicted ones, to be looked at."""
+"""Overlay sheets: pictures with the experts' and the predicted outlines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fundus.anatomy.labels import cup_of, disc_of
-from fundus.images import roi
+from fundus.field import roi
 
 EXPERT = (80, 255, 80)
 PREDICTED = (50, 110, 255)
@@ -20,25 +20,25 @@ _DASH = 20
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet. Masks are of its size, or of any other if square like it."""
+    """One picture of a sheet. Masks have its size, or any size if both are square."""
 
     picture: np.ndarray
     """HWC uint8 RGB."""
     truth: np.ndarray | None
-    """HW uint8 {0, 1, 2}, outlined in the experts' colour; None: nothing to outline."""
+    """HW uint8 {0, 1, 2}, outlined in the experts' colour; None for no outline."""
     predicted: np.ndarray | None
-    """HW uint8 {0, 1, 2}, outlined in the predicted colour; None: nothing to outline."""
+    """HW uint8 {0, 1, 2}, outlined in the predicted colour; None for no outline."""
     caption: tuple[str, ...]
-    """Lines beneath it."""
+    """Lines below the picture."""
 
 
 def draw_sheet(
     tiles: Sequence[Tile], title: str, *, columns: int = 5, side: int = 384
 ) -> np.ndarray:
-    """Tiles row by row beneath a title and a legend: HWC uint8 RGB.
+    """Draw tiles row by row below a title and a legend: HWC uint8 RGB.
 
-    Each picture is fitted into a square of `side` pixels, its shape kept. The predicted outlines
-    are dashed, so that both show where they agree. No tiles raise ValueError.
+    Each picture is fitted into a square of `side` pixels without distortion. Predicted outlines are
+    dashed, so that both are visible where they coincide. ValueError without tiles.
     """
     if not tiles:
         raise ValueError("a sheet needs a tile")

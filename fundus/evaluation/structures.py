@@ -1,8 +1,8 @@
-"""A site's own convention: the disc and cup thresholds that a few of its labelled pictures ask for.
+"""A site's own convention: disc and cup thresholds that are fitted to a few labelled pictures.
 
-Experts draw discs and cups by customs that differ between hospitals. A threshold for each structure
-is one number, so that twenty pictures can set it; it is set only if cross-validation shows a gain
-whose 95 % interval lies above zero.
+Experts of different hospitals draw discs and cups by different conventions. One threshold per
+structure is a single number, to which twenty pictures suffice. It changes only if cross-validation
+shows a gain whose 95 % interval is above zero.
 """
 
 import logging
@@ -17,52 +17,52 @@ from fundus.anatomy.labels import cup_of, disc_of
 from fundus.anatomy.scores import Summary
 from fundus.datasets.samples import LabelledSet
 from fundus.errors import ConfigurationError
-from fundus.images import roi
+from fundus.field import roi
 from fundus.models.predictor import Predictor
 from fundus.models.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
 
 FEWEST = 10
-"""Pictures with disc and cup that are wanted."""
+"""Least number of pictures with disc and cup."""
 FOLDS = 10
 GRID = tuple(float(round(1 / (1 + np.exp(-z)), 3)) for z in np.arange(-3.5, 3.75, 0.5))
-"""Thresholds that are tried, evenly spaced in log-odds; the bundle's own is tried too."""
+"""Thresholds to try, evenly spaced in log-odds, besides the bundle's own."""
 
 
 @dataclass(frozen=True)
 class Eyes:
-    """What the networks say of N labelled eyes, and what the experts drew."""
+    """The networks' maps and the experts' masks of N eyes."""
 
     maps: tuple[np.ndarray, ...]
-    """(2, S, S) float16 probabilities of each, the mean over all maps; disc, then cup."""
+    """(2, S, S) float16 mean probabilities per eye, disc then cup."""
     truth: tuple[np.ndarray, ...]
-    """(S, S) uint8 {0, 1, 2} of each, in the same ROI."""
+    """(S, S) uint8 {0, 1, 2} per eye, in the same ROI."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """One structure's threshold, and what cross-validation says of it."""
+    """The threshold of one structure, with the figures of cross-validation."""
 
     name: str
     before: float
     after: float
-    """As before where it is refused."""
+    """As `before` if there is no gain."""
     dice_before: Summary
     dice_after: Summary
-    """Of eyes that the threshold was not set on."""
+    """Dice of eyes to which the threshold was not fitted."""
     gain: Summary
-    """Mean fall of an eye's loss: 1 - Dice; for the cup the vCDR's absolute error is added."""
+    """Mean decrease of an eye's loss: 1 - Dice, for the cup plus the vCDR's absolute error."""
 
     @property
     def helps(self) -> bool:
-        """Whether the gain's interval lies above zero."""
+        """Whether the interval of the gain is above zero."""
         return self.gain.low is not None and self.gain.low > 0
 
 
 @dataclass(frozen=True)
 class Report:
-    """Both structures, and the vCDR MAE and bias before and after both, cross-validated."""
+    """Both structures, and MAE and bias of the vCDR before and after, cross-validated."""
 
     eyes: int
     disc: Structure
@@ -74,15 +74,17 @@ class Report:
 
     @property
     def helps(self) -> bool:
-        """Whether any threshold is to be changed."""
+        """Whether a threshold changes."""
         return self.disc.helps or self.cup.helps
 
 
 def look(labelled: LabelledSet, predictor: Predictor, *, precropped: bool) -> Eyes:
-    """Ask the bundle about each picture with disc and cup, as screening does.
+    """Segment each picture that has disc and cup labels, as screening does.
 
-    Pictures in which no disc is found are left out. ConfigurationError where fewer than `FEWEST`
-    are left or a file cannot be read.
+    Pictures without a detected disc are left out.
+
+    Raises:
+        ConfigurationError: fewer than `FEWEST` pictures remain, or a file cannot be read.
     """
     samples = [sample for sample in labelled.samples if "cup" in sample.structures]
     maps, truth = [], []
@@ -107,7 +109,7 @@ def look(labelled: LabelledSet, predictor: Predictor, *, precropped: bool) -> Ey
 
 
 class Table:
-    """Losses and measures of eyes at any thresholds; what was drawn once is kept."""
+    """Losses and measures of eyes at any thresholds; masks are cached per threshold."""
 
     def __init__(self, eyes: Eyes, thresholds: Thresholds) -> None:
         self.eyes, self.thresholds = eyes, thresholds
@@ -137,9 +139,9 @@ class Table:
 
 
 def calibrate(table: Table, chosen: np.ndarray | None = None) -> tuple[Thresholds, Report]:
-    """Set the thresholds on the chosen eyes (indices; by default all), each if it helps.
+    """Fit the thresholds to the chosen eyes (indices; None for all), each only if it helps.
 
-    The disc's comes first; the cup is clipped to the disc that is then drawn.
+    The threshold of the disc is fitted first, because the cup is clipped to the disc.
     """
     eyes = np.arange(len(table)) if chosen is None else np.asarray(chosen)
     now = table.thresholds
@@ -176,8 +178,8 @@ def calibrate(table: Table, chosen: np.ndarray | None = None) -> tuple[Threshold
 
 
 def _set(loss: Callable[[float], np.ndarray], now: float) -> tuple[float, np.ndarray]:
-    """The threshold of least mean loss, `now` where it does not help; and (N,) each eye's own
-    threshold from the folds that did not hold it, what cross-validation is scored at.
+    """The threshold with the least mean loss, or `now` if it does not help; and (N,) the threshold
+    of each eye in cross-validation, fitted to the folds without the eye.
     """
     grid = sorted({*GRID, now}, key=lambda t: abs(_log_odds(t) - _log_odds(now)))
     losses = np.stack([loss(t) for t in grid])  # nearest to `now` first, so ties change nothing

@@ -1,4 +1,4 @@
-"""An evaluation's tables as text, CSV and JSON, and its overlay sheets as files."""
+"""Tables of an evaluation as text, CSV and JSON, and its overlay sheets as files."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ MEASURES = ("disc_dice", "cup_dice", "vcdr_mae", "vcdr_bias", "auc")
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """A table to read: value, interval and count in each cell; a dash where undefined."""
+    """A text table with value, interval and count in each cell; a dash where undefined."""
     head = ["set", "model", "eyes", "no disc", "disc Dice", "cup Dice", "vCDR MAE", "bias", "AUC"]
     lines = [
         [row.set, row.model, str(row.eyes), str(row.no_disc)]
@@ -32,7 +32,7 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """One line for each model and set; an empty cell where undefined."""
+    """One line per model and set; an empty cell where undefined."""
     text = io.StringIO()
     plain = [field.name for field in fields(Row) if field.name not in MEASURES]
     ends = ("value", "low", "high", "count")
@@ -47,9 +47,15 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def write(evaluations: Sequence[SetEvaluation], folder: Path, about: dict[str, Any]) -> list[Path]:
-    """Write table.txt, table.csv, evaluation.json and the sheets into `folder`; what was written.
+    """Write table.txt, table.csv, evaluation.json and the sheets into `folder`.
 
-    about: what was run, JSON-ready; it is kept in the JSON file, with every eye's values.
+    Args:
+        evaluations: of the sets.
+        folder: created if it does not exist.
+        about: facts about the evaluation, for the JSON file, which also has the values of all eyes.
+
+    Returns:
+        The files that were written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row for evaluation in evaluations for row in evaluation.rows]

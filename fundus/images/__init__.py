@@ -1,1 +1,1 @@
-"""What a fundus photograph is: bytes to pixels, field of view, ROI and its way back."""
+"""Decoding of one picture file: from its bytes to pixels, by its own headers."""

@@ -1,4 +1,4 @@
-"""Bytes to pixels: the pictures in a picture file as upright 8-bit RGB arrays, or a refusal."""
+"""From bytes to pixels: the pictures of a file as upright 8-bit RGB arrays, or a refusal."""
 
 import io
 import logging
@@ -9,48 +9,64 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from fundus.images import jpeg, kinds, levels, pages
+from fundus.images import jpeg, kinds, levels, pages, working_frame
 from fundus.images.content import NO_END, Contents, Lost, Picture
-from fundus.images.refusal import BROKEN, MAX_PIXELS, Refused, check_count, check_size, say
+from fundus.images.refusal import BROKEN, MAX_PIXELS, Refused, check_count, check_size, unquoted
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "PPM", "WEBP", "GIF", "JPEG2000")
-"""Pillow's readers that may see the bytes. Others run programs (EPS) or are no photographs."""
+"""The readers of Pillow that are used. Others run programs (EPS) or do not read photographs."""
+
+_MP_ENTRIES = 0xB002
+"""The index of an MPO in Pillow's `mpinfo`."""
 
 log = logging.getLogger(__name__)
 
 Pixels = tuple[np.ndarray, tuple[str, ...]]
-"""HWC uint8 RGB, upright, and what is to be remarked."""
+"""HWC uint8 RGB, upright, and flags."""
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The first picture in `data` as HWC uint8 RGB, upright, as `read` gives it. Raises Refused."""
+    """The first picture in `data`, HWC uint8 RGB, upright; see `read`. Raises Refused."""
     return read(data, max_pixels=max_pixels).pictures[0].pixels
 
 
-def read(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Contents:
-    """The pictures in `data` as HWC uint8 RGB, upright (EXIF orientation applied).
+def read(data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Contents:
+    """Read all pictures in `data` as HWC uint8 RGB, upright (EXIF orientation applied).
 
-    JPEG, PNG, TIFF, BMP, PPM, WebP, GIF, JPEG 2000, told by content; every page and every frame of
-    those that may have several, but for copies at a smaller size. 16-bit values give their high
-    byte, or that of the bits which they use; grey is repeated; alpha is laid on black unless it is
-    empty; CMYK and palettes become RGB. Floating point and 32-bit pixels are refused: their range
-    is not known. The sizes in the headers are checked against `max_pixels` and MAX_SIDE before any
-    pixel is decoded. Raises Refused where no picture can be read.
+    JPEG, PNG, TIFF, BMP, PPM, WebP, GIF and JPEG 2000 are recognised by content. All their pages
+    and frames are read, except for copies at a smaller size. Of 16-bit values the high byte is
+    taken, or the highest of the bits that they use. Grey is repeated, alpha is composed on black
+    unless it is empty, CMYK and palettes become RGB. Floating-point and 32-bit pixels are refused,
+    because their range is unknown.
+
+    Args:
+        data: the file.
+        max_pixels: of all frames together. The sizes in the headers are checked against it, and
+            against `MAX_SIDE`, before any pixel is decoded.
+        least_side: pixels that the shorter side of a JPEG keeps if it is decoded at a smaller scale
+            (fundus.images.working_frame); None to decode the whole.
+
+    Raises:
+        Refused: no picture can be read.
     """
     if not data:
         raise Refused("decode_failed", "empty file")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters is raised
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; real errors are raised
         image = _open(data)
         if image.format == "TIFF":
             found = list(_pages(data, max_pixels))
+        elif image.format == "MPO" and (entries := image.mpinfo.get(_MP_ENTRIES)):  # type: ignore[attr-defined]
+            found = list(_joined(pages.views(data, entries), max_pixels))
+        elif len(parts := pages.joined(data, image.format)) > 1:
+            found = list(_joined(parts, max_pixels))
         else:
-            found = list(_frames(image, data, max_pixels))
+            found = list(_frames(image, data, max_pixels, least_side))
     return _numbered(_without_copies(found))
 
 
 def _pages(data: bytes, max_pixels: int) -> Iterator[Picture | Lost]:
-    """Every page of a TIFF that is no marked copy, numbered from 1."""
+    """Every page of a TIFF that is not marked as a copy, numbered from 1."""
     found = pages.tiff_pages(data)
     check_count(len(found))
     for page in found:
@@ -60,15 +76,29 @@ def _pages(data: bytes, max_pixels: int) -> Iterator[Picture | Lost]:
         try:
             if not page.width:
                 raise Refused("decode_failed", "broken TIFF: the file is cut off before this page")
-            alone = pages.page_alone(data, page) if number > 1 or len(found) > 1 else data
-            pixels, flags = _loaded(_open(alone), alone)
+            alone = pages.page_alone(data, page)
+            pixels, flags, _ = _loaded(_open(alone), alone)
             yield Picture(pixels, number, flags=flags)
         except Refused as refused:
             yield Lost(number, refused.status, refused.reason)
 
 
-def _frames(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Iterator[Picture | Lost]:
-    """Every frame of a file that is no TIFF, numbered from 1."""
+def _joined(parts: list[bytes], max_pixels: int) -> Iterator[Picture | Lost]:
+    """The pictures of concatenated files."""
+    check_count(len(parts))
+    for part in parts:
+        try:
+            image = _open(part)
+            check_size(*image.size, max_pixels, len(parts))
+            yield from _frames(image, part, max_pixels)
+        except Refused as refused:
+            yield Lost(1, refused.status, refused.reason)
+
+
+def _frames(
+    image: ImageFile.ImageFile, data: bytes, max_pixels: int, least_side: int | None = None
+) -> Iterator[Picture | Lost]:
+    """Every frame of a file other than TIFF, numbered from 1."""
     check_size(*image.size, max_pixels)
     count = _count(image)
     check_count(count)
@@ -78,18 +108,20 @@ def _frames(image: ImageFile.ImageFile, data: bytes, max_pixels: int) -> Iterato
             if number > 1:
                 _seek(image, number - 1)
                 check_size(*image.size, max_pixels)
-            pixels, flags = _loaded(image, data)
-            yield Picture(pixels, number, flags=flags)
+            size = image.height, image.width
+            pixels, flags, shrink = _loaded(image, data, least_side)
+            original = size if shrink > 1 else None
+            yield Picture(pixels, number, flags=flags, shrink=shrink, original=original)
         except Refused as refused:
             yield Lost(number, refused.status, refused.reason)
 
 
 def _count(image: ImageFile.ImageFile) -> int:
-    """The frames that the file says it has; those before the break where it breaks off."""
+    """The number of frames stated by the file; if it breaks off, the readable frames plus one."""
     try:
         return max(1, getattr(image, "n_frames", 1))
     except (*BROKEN, Image.DecompressionBombError):
-        # A GIF is counted by walking through it. One more is promised than can be reached.
+        # Pillow counts a GIF by walking through it. The frame after the last good one is broken.
         count = image.tell() + 2
     try:
         image.seek(0)
@@ -109,7 +141,7 @@ def _seek(image: ImageFile.ImageFile, index: int) -> None:
 
 
 def _without_copies(found: list[Picture | Lost]) -> list[Picture | Lost]:
-    """Without the pictures that are another one at a smaller size."""
+    """Leave out pictures that are copies of another one at a smaller size."""
     whole = [one.pixels for one in found if isinstance(one, Picture)]
     return [
         one
@@ -119,7 +151,7 @@ def _without_copies(found: list[Picture | Lost]) -> list[Picture | Lost]:
 
 
 def _numbered(found: list[Picture | Lost]) -> Contents:
-    """Numbered from 1. The reason of the first that is lost is raised where all are."""
+    """Number the frames from 1. If all are lost, raise Refused with the reason of the first."""
     numbered = [replace(one, frame=number) for number, one in enumerate(found, start=1)]
     pictures = [one for one in numbered if isinstance(one, Picture)]
     lost = [one for one in numbered if isinstance(one, Lost)]
@@ -129,7 +161,7 @@ def _numbered(found: list[Picture | Lost]) -> Contents:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """Pillow's image with its header read and no pixel decoded."""
+    """Open Pillow's image: its header is read, and no pixel is decoded."""
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -137,7 +169,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         raise kinds.unknown(data) from error
     except BROKEN as error:
-        raise Refused("decode_failed", f"broken picture header: {say(error)}") from error
+        raise Refused("decode_failed", f"broken picture header: {unquoted(error)}") from error
 
 
 def _bomb(error: Exception) -> Refused:
@@ -145,13 +177,20 @@ def _bomb(error: Exception) -> Refused:
     return Refused("too_large", f"too many pixels ({size})")
 
 
-def _loaded(image: ImageFile.ImageFile, data: bytes) -> Pixels:
-    """The frame at which the image stands."""
+def _loaded(
+    image: ImageFile.ImageFile, data: bytes, least_side: int | None = None
+) -> tuple[np.ndarray, tuple[str, ...], int]:
+    """Pixels, flags and `shrink` of the image's present frame; a JPEG may be a working frame."""
     size = "{} x {}".format(*image.size)
     stream = jpeg.parse(data) if image.format == "JPEG" else None
     if stream:
         jpeg.refuse_unread(stream)
     try:
+        if stream and (sound := _sound(image, data, stream, least_side)) is not None:
+            pixels, shrink = sound
+            return pixels, (), shrink
+        if image.format == "TIFF":
+            pages.check_strips(data, image.tag_v2)  # type: ignore[attr-defined]
         deep = levels.deep_colours(image, data)
         if deep is None:
             image.load()
@@ -163,15 +202,30 @@ def _loaded(image: ImageFile.ImageFile, data: bytes) -> Pixels:
     except BROKEN as error:
         mended = _mended(data, stream) if stream and image.tell() == 0 else None
         if mended is None:
-            raise Refused("decode_failed", f"broken {image.format}: {say(error)}") from error
+            raise Refused("decode_failed", f"broken {image.format}: {unquoted(error)}") from error
         pixels, flags = mended, ()
-    if stream and not jpeg.has_end(data, stream):
-        flags += (NO_END,)
-    return _upright(pixels, image), flags
+    if stream:
+        flags += jpeg.check_data(data, stream) if jpeg.has_end(data, stream) else (NO_END,)
+    return _upright(pixels, _orientation(image)), flags, 1
+
+
+def _sound(
+    image: ImageFile.ImageFile, data: bytes, stream: jpeg.Stream, least_side: int | None
+) -> tuple[np.ndarray, int] | None:
+    """The pixels of a JPEG without any fault, upright, and `shrink`; None for others.
+
+    A picture that is turned is decoded whole: an incomplete last column would become the first, and
+    coordinates would be off by part of a pixel.
+    """
+    orientation = _orientation(image)
+    least_side = least_side if orientation == 1 else None
+    shrink = working_frame.factor(image.height, image.width, least_side)
+    found = jpeg.decode_sound(data, stream, shrink)
+    return None if found is None else (_upright(found, orientation), shrink)
 
 
 def _mended(data: bytes, stream: jpeg.Stream) -> np.ndarray | None:
-    """The pixels of a JPEG file that lacks its end marker alone; None where more is missing."""
+    """The pixels of a JPEG file that lacks only its end marker; None if it lacks more."""
     if jpeg.has_end(data, stream):
         return None
 
@@ -184,17 +238,21 @@ def _mended(data: bytes, stream: jpeg.Stream) -> np.ndarray | None:
         return None
 
 
-def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """By the orientation in the image's EXIF; of a TIFF that is loaded, Pillow has turned it."""
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, without one. Pillow has applied that of a loaded TIFF."""
     try:
-        orientation = image.getexif().get(274)
+        return image.getexif().get(274, 1)
     except BROKEN as error:
-        # The pixels are sound; metadata that cannot be read tells no orientation.
-        log.info("EXIF not read: %s", say(error))
-        return pixels
+        # The pixels are sound; only the orientation is unknown.
+        log.info("the EXIF data cannot be read, the picture stays as it is: %s", unquoted(error))
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
-    # What is left after it, of EXIF's eight orientations.
+    # After the transposition, the flips of EXIF's eight orientations remain.
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
@@ -203,7 +261,7 @@ def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
 
 
 def _of_deep_colours(values: np.ndarray) -> Pixels:
-    """HWC uint16 of 2 to 4 channels (grey or RGB, alpha last where their number is even)."""
+    """HWC uint16 of 2 to 4 channels (grey or RGB, then alpha if their number is even)."""
     has_alpha = values.shape[2] % 2 == 0
     colours = values[..., :-1] if has_alpha else values
     pixels, flags = levels.to_8_bits(colours)
@@ -226,7 +284,7 @@ def _rgb(image: Image.Image) -> Pixels:
         kind = "floating point" if image.mode == "F" else "32-bit or signed"
         raise Refused("unsupported", f"{kind} pixels, whose range is not known")
     try:
-        if image.mode in ("RGBa", "La"):  # colours that alpha has dimmed already
+        if image.mode in ("RGBa", "La"):  # premultiplied alpha
             plain = np.asarray(image)[..., :-1]
             return np.ascontiguousarray(np.broadcast_to(plain, (*plain.shape[:2], 3))), ()
         if image.has_transparency_data:
@@ -236,14 +294,14 @@ def _rgb(image: Image.Image) -> Pixels:
     except MemoryError as error:
         raise Refused("too_large", "not enough memory ({} x {})".format(*image.size)) from error
     except BROKEN as error:
-        raise Refused("unsupported", f"{image.mode} pixels: {say(error)}") from error
+        raise Refused("unsupported", f"{image.mode} pixels: {unquoted(error)}") from error
 
 
 def _grey_to_rgb(grey: np.ndarray, image: Image.Image) -> Pixels:
     """HW integers of 16 bits (12 in some TIFFs) as HWC uint8."""
     tags = getattr(image, "tag_v2", {})
-    said = 12 if tags.get(258) == (12,) else 16  # BitsPerSample: Pillow leaves 12 bits unscaled
-    high, flags = levels.to_8_bits(grey, said)
-    if tags.get(262) == 0:  # PhotometricInterpretation WhiteIsZero: Pillow inverts 8 bits alone
+    declared = 12 if tags.get(258) == (12,) else 16  # BitsPerSample: Pillow does not scale 12 bits
+    high, flags = levels.to_8_bits(grey, declared)
+    if tags.get(262) == 0:  # PhotometricInterpretation WhiteIsZero: Pillow inverts only 8 bits
         high = 255 - high
     return np.repeat(high[..., None], 3, axis=2), flags

@@ -1,22 +1,29 @@
-"""What a JPEG stream says of itself, without decoding it."""
+"""The headers of a JPEG stream, read without decoding it."""
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from fundus.images.refusal import Refused
+from fundus.images.content import STRAY
+from fundus.images.refusal import MOST_FRAMES, Refused
 
 EOI = b"\xff\xd9"
 """The end marker."""
 READ = (0xC0, 0xC1, 0xC2)
-"""Frame markers of the processes that photographs have: baseline, extended, progressive."""
-LOSSLESS = 0xC3
-_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # 0xF7: JPEG-LS
+"""Frame markers of the processes that photographs use: baseline, extended, progressive."""
+LOSSLESS, LS = 0xC3, 0xF7
+_FRAMES = {*range(0xC0, 0xD0), LS} - {0xC4, 0xC8, 0xCC}
+MOST_HEADERS = 1 << 20
+"""Bytes within which the first scan of a concatenated stream must begin."""
+MOST_STRAY = 256
+"""Stray bytes up to which a JPEG is not taken for a damaged one, whose reader lost its place."""
 _FILLERS = (b"", b"\x5a" * 96, b"\xa5" * 96)
-"""What is laid behind a stream that has no end. One that is whole gives the same pixels with each:
-zeros stand for missing data in the first, and each of the others decodes to something else."""
+"""Bytes appended to a stream without an end. A complete stream gives the same pixels with each. In
+an incomplete one the decoder takes zeros after the first, and other data after the other two."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +33,29 @@ class Stream:
     process: int
     """The second byte of the frame's marker: 0xC0 baseline, 0xC2 progressive, 0xC3 lossless."""
     precision: int
-    """Bits of a sample."""
+    """Bits per sample."""
     height: int
     width: int
     components: tuple[int, ...]
-    """Their identifiers."""
+    """Identifiers of the components."""
     sampling: tuple[int, ...]
-    """Of each component, horizontal in the high half of a byte, vertical in the low."""
+    """Sampling factors per component: horizontal in the byte's high half, vertical in the low."""
     jfif: bool
     adobe: int | None
     """Transform of the Adobe marker (APP14): 0 none, 1 YCbCr, 2 YCCK; None without one."""
     scan: int
-    """Where the first scan begins in the stream."""
+    """Offset of the first scan in the stream."""
+
+    @property
+    def channels(self) -> int:
+        """The number of components."""
+        return len(self.components)
 
     def colours(self) -> str | None:
-        """ "RGB" or "YCBCR" as the stream says; None where it says nothing of it.
+        """The colour space by the stream, "RGB" or "YCBCR"; None if the stream does not tell.
 
-        Halved colour is YCbCr whatever else is said: nobody halves green and blue. Then the Adobe
-        marker, JFIF and the letters R, G, B as identifiers, in libjpeg's order.
+        Subsampled colour is YCbCr in any case: nobody subsamples green and blue. Then the Adobe
+        marker, JFIF and the identifiers R, G, B decide, in libjpeg's order.
         """
         if len(self.components) != 3:
             return None
@@ -57,7 +69,7 @@ class Stream:
 
 
 def parse(data: bytes) -> Stream | None:
-    """The headers of a JPEG stream; None where they cannot be followed to a scan."""
+    """Parse the headers of a JPEG stream; None if they do not lead to a scan."""
     at, jfif, adobe = 2, False, None
     frame: tuple[int, int, int, int, tuple[int, ...], tuple[int, ...]] | None = None
     while data[at : at + 1] == b"\xff":
@@ -84,14 +96,79 @@ def parse(data: bytes) -> Stream | None:
 
 
 def has_end(data: bytes, stream: Stream) -> bool:
-    """Whether an end marker follows the first scan (the data of scans cannot hold one)."""
+    """Whether an end marker follows the first scan (the data of scans cannot contain one)."""
     return data.find(EOI, stream.scan) >= 0
 
 
-def mended(data: bytes, stream: Stream, decode: Callable[[bytes], np.ndarray]) -> np.ndarray | None:
-    """The pixels of a stream that lacks its end marker alone; None where more is missing.
+def check_data(data: bytes, stream: Stream) -> tuple[str, ...]:
+    """What is to be remarked of the compressed data of a stream with an end marker.
 
-    decode: JPEG -> pixels, filling what is missing in one way or another.
+    libjpeg decodes whatever it finds, grey or shifted where data are missing or wrong, and warns.
+    Its warnings are asked for here, for Pillow and imagecodecs drop them: a second decoding, in
+    grey and at the smallest scale. Refused where the data are damaged. Of streams that are not of
+    8 bits, or lossless, nothing is said: simplejpeg (1.9) does not read them.
+    """
+    if stream.process not in READ or stream.precision != 8:
+        return ()
+    import simplejpeg  # not before: reading DICOM or PNG alone does not want it
+
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, strict=True)
+    except ValueError as error:
+        # Other errors are of kinds that others read.
+        stray = re.search(r"(\d+) extraneous bytes", str(error))
+        if stray and int(stray[1]) <= MOST_STRAY:
+            return (STRAY,)
+        if "Corrupt JPEG data" in str(error):
+            reason = "broken JPEG: its data are damaged, so that part of the picture is wrong"
+            raise Refused("decode_failed", reason) from None
+    return ()
+
+
+def decode_sound(data: bytes, stream: Stream, shrink: int) -> np.ndarray | None:
+    """Decode a colour JPEG without any fault, in one pass; None for other streams.
+
+    Args:
+        data: the stream.
+        stream: its headers.
+        shrink: 1, 2, 4 or 8: the picture is decoded at this part of its scale.
+
+    Returns:
+        HWC uint8 RGB, the same pixels as Pillow's.
+    """
+    if stream.process not in READ or stream.precision != 8 or stream.colours() != "YCBCR":
+        return None
+    import simplejpeg  # not before: reading DICOM or PNG alone does not want it
+
+    height, width = (-(-side // shrink) for side in (stream.height, stream.width))
+    try:
+        found = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, strict=True)
+    except ValueError:
+        return None
+    return found if found.shape == (height, width, 3) else None
+
+
+def joined(data: bytes) -> list[bytes]:
+    """Split concatenated streams, as `cat` makes them.
+
+    Other bytes after the end of a stream belong to it: cameras store notes and previews there.
+    """
+    starts, at = [0], 0
+    while len(starts) <= MOST_FRAMES and (stream := parse(data[at : at + MOST_HEADERS])):
+        at = data.find(EOI, at + stream.scan) + 2
+        if at < 2 or data[at : at + 3] != b"\xff\xd8\xff":
+            break
+        starts.append(at)
+    return [data[one:other] for one, other in pairwise([*starts, len(data)])]
+
+
+def mended(data: bytes, stream: Stream, decode: Callable[[bytes], np.ndarray]) -> np.ndarray | None:
+    """The pixels of a stream that lacks only its end marker; None if it lacks more.
+
+    Args:
+        data: the stream.
+        stream: its headers.
+        decode: decodes a JPEG stream, and fills missing data in any way.
     """
     if not _all_scans(data, stream):
         return None
@@ -101,7 +178,7 @@ def mended(data: bytes, stream: Stream, decode: Callable[[bytes], np.ndarray]) -
 
 
 def _all_scans(data: bytes, stream: Stream) -> bool:
-    """Whether the scans that begin in the data bring every coefficient to its last bit."""
+    """Whether the scans in the data contain every coefficient to its last bit."""
     missing = {(name, k) for name in stream.components for k in range(64)}
     at = stream.scan
     while at >= 0:
@@ -117,7 +194,7 @@ def _all_scans(data: bytes, stream: Stream) -> bool:
 
 
 def refuse_unread(stream: Stream) -> None:
-    """Refused for a JPEG file of a process that no reader of photographs has."""
+    """Raise Refused for a JPEG file of a process that readers of photographs do not know."""
     if stream.process == LOSSLESS:
         raise Refused("unsupported", "a lossless JPEG, which is read in DICOM alone")
     if stream.precision != 8:

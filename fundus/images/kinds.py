@@ -1,11 +1,11 @@
-"""What bytes seem to be that no reader takes."""
+"""The likely kind of bytes that no reader accepts."""
 
 import codecs
 
 from fundus.images import jpeg
 from fundus.images.refusal import Refused
 
-# The first bytes of the formats that are read, and of other files that archives hold.
+# The first bytes of the formats that are read, and of other files that archives contain.
 PICTURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -18,6 +18,8 @@ PICTURES = {
 OTHERS = {
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "gzip data",
+    b"\xfd7zXZ\0": "xz data",
+    b"BZh": "bzip2 data",
     b"%PDF": "a PDF document",
     b"%!PS": "a PostScript document",
     b"PAR1": "a Parquet file",
@@ -31,10 +33,14 @@ OTHERS = {
     b"II+\0": "a BigTIFF file",
     b"MM\0+": "a BigTIFF file",
 }
+HEIF = dict.fromkeys(
+    (b"heic", b"heix", b"mif1", b"msf1"), "a HEIC picture, which is not read: convert it to JPEG"
+) | dict.fromkeys((b"avif", b"avis"), "an AVIF picture, which is not read: convert it to JPEG")
+"""By the brand in the first bytes of such files."""
 
 
 def unknown(data: bytes) -> Refused:
-    """The refusal of bytes that no reader takes, saying what they seem to be."""
+    """The refusal of bytes that no reader accepts; its reason states their likely kind."""
     kind = _kind(data, PICTURES)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "WebP"
@@ -56,10 +62,12 @@ def _seems(data: bytes) -> str:
     if data[128:132] == b"DICM":
         return "a DICOM file"
     if data[4:8] == b"ftyp":
-        return "a film or a HEIF picture"
+        return HEIF.get(data[8:12], "a film")
+    if data[:2] == b"\xff\x0a" or data[4:12] == b"JXL \r\n\x87\n":
+        return "a JPEG XL picture, which is not read: convert it"
     if not any(data):
         return "zeros only"
-    try:  # the incremental decoder forgives a letter cut in two at the end
+    try:  # the incremental decoder accepts a letter that is cut in two at the end
         text = codecs.getincrementaldecoder("utf-8")().decode(data[:1024])
     except UnicodeDecodeError:
         return "binary data of an unknown kind"

@@ -1,18 +1,18 @@
-"""Why bytes give no pixels, and the bounds that hold before any is decoded."""
+"""Refusals of bytes that give no pixels, and the bounds that are checked before decoding."""
 
 import re
 import struct
 import zlib
 
 MAX_PIXELS = 120_000_000
-"""Of one object, all its frames together."""
+"""Pixels per object, in all its frames together."""
 MAX_SIDE = 12_000
-"""Pixels. Later stages lay a frame in a square: one of 1 x 60000 would take 11 GB there."""
+"""Pixels per side. Later stages put a frame into a square: 1 x 60000 pixels would take 11 GB."""
 MOST_FRAMES = 1000
-"""Of one object."""
+"""Frames per object."""
 
-# What Pillow's readers raise on broken bytes; beyond OSError and SyntaxError (its documented ones)
-# by its source and by fuzzing. Nothing but the calls of readers stands under this net.
+# Exceptions of Pillow's readers for broken bytes: OSError and SyntaxError are documented, the
+# others were found in its source and by fuzzing. They are caught around calls of readers only.
 BROKEN = (
     OSError,
     SyntaxError,
@@ -32,9 +32,11 @@ BROKEN = (
 class Refused(Exception):
     """The bytes give no pixels.
 
-    status: decode_failed (a broken picture), unsupported (no picture, or of a kind that is not
-    read) or too_large; from the sandbox also timed_out and crashed. reason: one sentence, what
-    varies from file to file in parentheses; it never quotes the file.
+    Attributes:
+        status: decode_failed (a broken picture), unsupported (not a picture, or of a kind that is
+            not read) or too_large; the sandbox adds timed_out and crashed.
+        reason: one sentence that never quotes the file. Details that differ from file to file are
+            in parentheses.
     """
 
     def __init__(self, status: str, reason: str) -> None:
@@ -44,7 +46,7 @@ class Refused(Exception):
 
 
 def check_size(width: int, height: int, max_pixels: int, frames: int = 1) -> None:
-    """Refused where a header names more pixels, or a longer side, than may be decoded."""
+    """Raise Refused if a header states more pixels, or a longer side, than is decoded."""
     size = f"{width} x {height}" + (f" in {frames} frames" if frames > 1 else "")
     if width * height * frames > max_pixels:
         raise Refused("too_large", f"too many pixels ({size}; at most {max_pixels})")
@@ -53,11 +55,11 @@ def check_size(width: int, height: int, max_pixels: int, frames: int = 1) -> Non
 
 
 def check_count(frames: int) -> None:
-    """Refused where an object names more frames than one may have."""
+    """Raise Refused if an object states more frames than are decoded."""
     if frames > MOST_FRAMES:
         raise Refused("too_large", f"too many frames ({frames}; at most {MOST_FRAMES})")
 
 
-def say(error: BaseException) -> str:
-    """What a reader says, without what it quotes of the file: that may be a patient's name."""
+def unquoted(error: BaseException) -> str:
+    """The message of a reader without its quotations from the file, which may name a patient."""
     return re.sub(r"""(['"]).*?\1""", "...", str(error)) or type(error).__name__

@@ -1,7 +1,7 @@
 """The inventory of one run: every object that was listed, on the driver's disk and in the results.
 
-The driver's has `source`, where the bytes lie; what goes into the results has `uri` alone, which is
-the same, or a pseudonym of it.
+The driver's copy has `source`, the URI of the bytes. The copy in the results has only `uri`, which
+is the same URI or a pseudonym of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fundus.storage.entries import Entry
+from fundus.archive.entries import Entry
 
 _TEXT = pa.large_string()
 LISTED = pa.schema(
@@ -31,25 +31,29 @@ GROUP_ROWS = 100_000
 
 @dataclass(frozen=True)
 class Inventory:
-    """What was listed."""
+    """The listed objects, in two Parquet files."""
 
     file: Path
-    """Parquet with the columns of `WORKING`, on this machine."""
+    """The columns of `WORKING`, for this machine alone."""
     listed: Path
-    """The same with the columns of `LISTED`, for the results."""
+    """The columns of `LISTED`, for the results."""
     objects: int
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """`WORKING`, some thousand objects at a time."""
+        """The columns of `WORKING`, at most `BATCH` objects at a time."""
         return pq.ParquetFile(self.file).iter_batches(BATCH)
 
 
 def write(
     entries: Iterable[Entry], folder: Path, shown: Callable[[str], str], limit: int | None = None
 ) -> Inventory:
-    """Write entries (the first `limit`) to `working.parquet` and `listed.parquet` in a folder.
+    """Write entries to `working.parquet` and `listed.parquet`, in constant memory.
 
-    `shown` makes the URI that rows carry. Memory stays constant.
+    Args:
+        entries: the listed objects.
+        folder: where the two files are written.
+        shown: makes the URI that rows carry from the URI of the object.
+        limit: write only the first entries; None for all.
     """
     working, listed = folder / "working.parquet", folder / "listed.parquet"
     count = 0

@@ -1,4 +1,4 @@
-"""Names that tell nothing: HMAC-SHA256 of a URI or a patient id under a key of the site's own."""
+"""Pseudonyms: the HMAC-SHA256 of a URI or a patient id under the site's own key."""
 
 import hashlib
 import hmac
@@ -14,13 +14,13 @@ from fundus.errors import ConfigurationError
 from fundus.storage.places import Place
 
 KEY = "FUNDUS_PSEUDONYM_KEY"
-"""The environment variable that holds the key: never an argument, which others could see."""
+"""The environment variable that holds the key. It is never an argument: others could see that."""
 SHORTEST = 16
 """Characters; a shorter key could be guessed."""
 
 
 def key() -> bytes | None:
-    """The site's key; None where the environment has none. Too short a key is refused."""
+    """The site's key; None if the environment has none. ConfigurationError if it is too short."""
     text = os.environ.get(KEY, "")
     if text and len(text) < SHORTEST:
         raise ConfigurationError(f"{KEY} has fewer than {SHORTEST} characters: give a longer key")
@@ -28,9 +28,10 @@ def key() -> bytes | None:
 
 
 class Secret:
-    """A key on its way to other processes, where it arrives as the plain bytes.
+    """A key on its way to other processes, where it arrives as plain bytes.
 
-    Ray Data tells its own logs what a stage is made with, and bytes as a list of numbers.
+    Ray Data writes the arguments of a stage into its logs, bytes as a list of numbers. Of this
+    object it writes only the name.
     """
 
     def __init__(self, value: bytes | None) -> None:
@@ -48,34 +49,40 @@ def _plain(value: bytes | None) -> bytes | None:
 
 
 def pseudonym(text: str, secret: bytes) -> str:
-    """64 hexadecimal digits, the same for the same text and key."""
+    """64 hexadecimal digits that depend on nothing but the text and the key."""
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
 
 
 NAME = "uris.json"
-"""In a results place: what its rows carry, and a fingerprint of the key where there is one."""
+"""In a results location: the kind of names that its rows carry, and a fingerprint of the key."""
 PLAIN, PSEUDONYMS = "plain URIs", "pseudonyms"
 
 
 def keep_to(place: Place, secret: bytes | None) -> None:
-    """Note, at a place's first run, by which key its rows name objects; None: by plain URIs.
+    """Record, in the first run of a results location, how its rows name objects.
 
-    ValueError, in one sentence, where it was another: every picture would be there twice.
+    Args:
+        place: the results location.
+        secret: the key of the pseudonyms; None for plain URIs.
+
+    Raises:
+        ConfigurationError: earlier runs named objects in another way, so that every picture would
+            get a second row.
     """
     place.put_if_absent(NAME, _noted(secret))
     check(place, secret)
 
 
 def check(place: Place, secret: bytes | None) -> None:
-    """As `keep_to`, and writes nothing."""
+    """As `keep_to`, but write nothing."""
     found = place.read(NAME)
     if found is None or found[0] == _noted(secret):
         return
     carried, asked = json.loads(found[0])["rows"], PSEUDONYMS if secret else PLAIN
     other = f"not {asked}" if carried != asked else "made with another key"
     raise ConfigurationError(
-        f"the rows in {place.uri} carry {carried}, {other}: give the results another place, or"
-        " every picture would be there twice"
+        f"the rows in {place.uri} carry {carried}, {other}, and every picture would get a second"
+        " row: give another location as --results"
     )
 
 
@@ -87,7 +94,7 @@ def _noted(secret: bytes | None) -> bytes:
 
 
 def write_map(file: Path, sources: Iterable[pa.RecordBatch]) -> None:
-    """Write which pseudonym is which URI (columns uri and source), readable by its owner alone."""
+    """Write the URI of each pseudonym (columns uri and source) to a file for its owner alone."""
     schema = pa.schema([("uri", pa.large_string()), ("source", pa.large_string())])
     file.parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -1,13 +1,12 @@
-"""A run: what it is about, and whether it is finished.
+"""A run: its archive, networks and settings, and whether it is finished.
 
-    runs/<run_id>/run.json            what the run is about, written first
+    runs/<run_id>/run.json            archive, networks and settings; written first
     runs/<run_id>/inventory.parquet   every object that was listed
-    runs/<run_id>/leftovers.json      files that are to be deleted once the run is published
     runs/<run_id>/summary.json        written when the run is finished
 
-A run's files of rows lie in the table's folder from the beginning, under the run's name; no reader
-sees them until they are committed. A run that was killed is continued, under its id and with the
-rows that it has written, by the same command: the same archive, filters, networks and settings.
+A run writes its rows into the table's folder from the beginning, under the run's name. No reader
+sees them until they are committed. A run that was killed is continued by the same command, with the
+same archive, filters, networks and settings: it keeps its id and the rows that it has written.
 """
 
 import json
@@ -21,9 +20,6 @@ from fundus.storage.places import Place
 
 log = logging.getLogger(__name__)
 
-UNLIKE = ("run_id", "bundle", "extras")
-"""What two attempts at the same run may differ in."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -31,46 +27,54 @@ class Run:
 
     run_id: str
     bundle: str
-    """Digest."""
+    """Digest of the bundle."""
     settings: str
     measuring: str = ""
-    """Digest of what decides a measurement: see `Bundle.measuring`."""
+    """`Bundle.measuring`, the digest of what decides a measurement."""
     source: str = ""
     """The archive and the filters."""
     extras: tuple[str, ...] = ()
-    """What was made beside the measurements: DICOM objects, pseudonyms of patients."""
+    """Outputs beside the measurements: DICOM objects, pseudonyms of patients."""
 
     @property
     def folder(self) -> str:
-        """Relative to the results."""
+        """The run's folder, relative to the results."""
         return f"runs/{self.run_id}"
 
     @property
     def rows(self) -> str:
-        """Where its files of rows lie, relative to the results."""
+        """The folder of the run's rows, relative to the results."""
         return f"{table.ROWS}/{self.run_id}"
 
-
-def new_run_id() -> str:
-    """Sorts by time: "20270131T235959Z-1a2b3c"."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    def continues(self, other: "Run") -> bool:
+        """Whether both runs do the same work. Their bundles may differ if they measure alike."""
+        same = replace(self, run_id=other.run_id, bundle=other.bundle, extras=other.extras)
+        return same == other
 
 
 def begin(place: Place, wanted: Run) -> Run:
-    """The newest unfinished run that is the wanted one but for its id, or a new one."""
+    """Continue the newest unfinished run that does the wanted work, or begin a new one.
+
+    Args:
+        place: the results location.
+        wanted: the work; its id is ignored.
+
+    Returns:
+        The run with its id. Ids sort by time: "20270131T235959Z-1a2b3c".
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     for run in unfinished(place):
-        if _likeness(run) == _likeness(wanted):
-            log.info("continuing run %s", run.run_id)
-            wanted = replace(wanted, run_id=run.run_id)
+        if wanted.continues(run):
+            run_id = run.run_id
+            log.info("continuing run %s", run_id)
             break
-    else:
-        wanted = replace(wanted, run_id=new_run_id())
+    wanted = replace(wanted, run_id=run_id)
     place.put(f"{wanted.folder}/run.json", json.dumps(asdict(wanted)).encode() + b"\n")
     return wanted
 
 
 def unfinished(place: Place) -> list[Run]:
-    """Runs that were begun and have no summary, newest first."""
+    """The runs that have no summary yet, newest first."""
     names = place.list("runs/")
     finished = {name.split("/")[1] for name in names if name.endswith("/summary.json")}
     begun = {name.split("/")[1] for name in names if name.endswith("/run.json")}
@@ -79,7 +83,7 @@ def unfinished(place: Place) -> list[Run]:
 
 
 def read(place: Place, run_id: str) -> Run | None:
-    """A run by its id."""
+    """The run of this id; None if there is none."""
     found = place.read(f"runs/{run_id}/run.json")
     if found is None:
         return None
@@ -87,18 +91,16 @@ def read(place: Place, run_id: str) -> Run | None:
     return Run(**known | {"extras": tuple(known["extras"])})
 
 
-def note_leftovers(place: Place, run: Run, names: list[str]) -> None:
-    """Before the commit: which of the run's files it leaves out."""
-    place.put(f"{run.folder}/leftovers.json", json.dumps(names).encode() + b"\n")
-
-
 def finish(place: Place, run: Run, summary: bytes) -> None:
-    """After the commit: delete what it left out, and write the summary last."""
-    found = place.read(f"{run.folder}/leftovers.json")
-    for name in json.loads(found[0]) if found else ():
-        place.delete(name)
+    """Delete the run's files that were not committed, then write the summary.
+
+    Called after the commit. If another run has committed since, an older version of the table may
+    still refer to these files: then `table.tidy` deletes them later.
+    """
+    found = table.opened(place)
+    if not table.is_published(found, run.run_id) or table.is_newest(found, run.run_id):
+        current = {f"{table.ROWS}/{path}" for path in table.paths(found)}
+        for name in place.list(f"{run.rows}/"):
+            if name not in current:
+                place.delete(name)
     place.put(f"{run.folder}/summary.json", summary)
-
-
-def _likeness(run: Run) -> dict[str, object]:
-    return {name: value for name, value in asdict(run).items() if name not in UNLIKE}

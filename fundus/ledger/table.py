@@ -1,94 +1,114 @@
 """The results as a Delta table: opening it, reading it, and committing files to it.
 
     <results>/rows/_delta_log/                the table's own log
-    <results>/rows/<run_id>/<name>.parquet    files of rows; the log says which are current
+    <results>/rows/<run_id>/<name>.parquet    files of rows; the log lists the current ones
 
-A commit takes files away and brings others in one transaction, and only on top of the version that
-it was planned for: where another commit came between, the plan is made again.
+A commit removes files and adds others in one transaction, and only on top of the version for which
+it was planned. If another commit came in between, the plan is made again.
 """
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow import fs
 
 from fundus.errors import ConfigurationError
 from fundus.ledger import row
-from fundus.storage.places import FolderPlace, Place, open_place
+from fundus.storage.places import Place, open_place
+from fundus.storage.retry import PATIENT, Passing, patiently
 
+T = TypeVar("T")
 ROWS = "rows"
 PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 90 days",
     "delta.logRetentionDuration": "interval 365 days",
     "delta.dataSkippingStatsColumns": ",".join(row.SKIP_BY),
 }
-"""How long `version=` finds older rows: files that were taken away stay 90 days."""
+"""Removed files stay for 90 days, so that `version=` finds older rows."""
 FILE_BYTES = 128 << 20
-"""About so much goes into one file when small ones are put together."""
+"""Approximate size of a file into which small ones are merged."""
 SMALL_FILES = 200
-"""So many files below half of FILE_BYTES are put together."""
+"""Number of files below half of FILE_BYTES from which they are merged."""
+BROKEN_OFF = "response body"
+"""Part of deltalake's message about an answer that ended too early."""
 FORMER = "current.json"
-"""What results places of version 0.1 were read by."""
+"""The index of results of version 0.1."""
 
 
-def read(place: str, columns: list[str] | None = None, version: int | None = None) -> pa.Table:
+def read(
+    place: str,
+    columns: list[str] | None = None,
+    version: int | None = None,
+    where: pc.Expression | None = None,
+) -> pa.Table:
     """Read the current rows.
 
     Args:
-        place: folder or s3:// URI that a screening wrote into.
-        columns: only these; None for all.
-        version: the rows as they were at that version of the table; None for the newest.
+        place: folder or s3:// URI of the results.
+        columns: read only these; None for all.
+        version: read the rows of this version of the table; None for the newest.
+        where: read only the rows that satisfy it; others are never held in memory.
 
     Returns:
-        One row for each picture, columns as `fundus.ledger.row.SCHEMA` has them, texts as
+        One row per picture with the columns of `fundus.ledger.row.SCHEMA`; texts are
         `large_string`.
 
     Raises:
-        ConfigurationError: nothing was published there, or no such version is kept.
+        ConfigurationError: there are no results yet, or no such version.
     """
     found = open_place(place)
     table = find(found)
-    if table is None or not published(table):
-        raise ConfigurationError(f"{found.uri} holds no results yet: screen into it first")
+    if table is None or not table.version():
+        raise ConfigurationError(
+            f"{found.uri} holds no results yet: screen an archive into it with jobs/screen.py"
+        )
     if version is not None:
+        newest = table.version()
         try:
             table.load_as_version(version)
         except Exception as error:
-            raise ConfigurationError(f"{found.uri} has no version {version}") from error
-    return scanned(table).to_table(columns=columns)
+            raise ConfigurationError(
+                f"{found.uri} has no version {version}: the newest is {newest}"
+            ) from error
+    return scanned(table).to_table(columns=columns, filter=where)
 
 
 def find(place: Place) -> DeltaTable | None:
-    """The table of a results place; None before the first run.
+    """Open the table of a results location; None before the first run.
 
-    ConfigurationError for results of version 0.1, which had another format.
+    Raises:
+        ConfigurationError: the results have the format of version 0.1.
     """
     if place.read(FORMER):
         raise ConfigurationError(
             f"{place.uri} holds results of version 0.1, which this version does not read: give"
-            " --results another place, and the archive is screened into it"
+            " another location as --results, and the archive is screened into it"
         )
     uri, options = address(place)
     try:
-        return DeltaTable(uri, storage_options=options)
+        return _patiently(lambda: DeltaTable(uri, storage_options=options))
     except TableNotFoundError:
         return None
 
 
 def opened(place: Place) -> DeltaTable:
-    """The table, made or widened so that it has every column of `row.SCHEMA`."""
+    """Open the table; create it or add columns so that it has every column of `row.SCHEMA`."""
     table = find(place)
     if table is None:
         uri, options = address(place)
-        table = DeltaTable.create(
-            uri, row.SCHEMA, mode="ignore", configuration=PROPERTIES, storage_options=options
+        table = _patiently(
+            lambda: DeltaTable.create(
+                uri, row.SCHEMA, mode="ignore", configuration=PROPERTIES, storage_options=options
+            )
         )
     known = {field.name for field in table.schema().fields}
     missing = [field for field in Schema.from_arrow(row.SCHEMA).fields if field.name not in known]
@@ -97,38 +117,46 @@ def opened(place: Place) -> DeltaTable:
     return table
 
 
-def published(table: DeltaTable) -> bool:
-    """Whether a run has been published."""
-    return bool(table.version())
+def _patiently(work: Callable[[], T]) -> T:
+    """Retry `work` if an answer of the storage breaks off; deltalake retries only whole requests.
+
+    `work` may run twice, because the answer to a successful request may be lost.
+    """
+
+    def attempt() -> T:
+        try:
+            return work()
+        except (OSError, DeltaError) as error:
+            if BROKEN_OFF not in str(error):
+                raise
+            raise Passing(f"the storage broke off its answer: {error}") from error
+
+    return patiently(attempt, PATIENT)
 
 
 def address(place: Place) -> tuple[str, dict[str, str]]:
-    """The table's URI, and how deltalake reaches it."""
+    """The table's URI and deltalake's `storage_options` for it."""
     rows = place.join(ROWS)
-    if isinstance(rows, FolderPlace):
-        return str(rows.folder), {}
     return rows.uri, rows.delta_options()
 
 
 def files(place: Place) -> fs.FileSystem:
-    """The table's folder, as pyarrow opens files in it: the same client as the table's own."""
-    uri, options = address(place)
-    return fs.PyFileSystem(DeltaStorageHandler(uri, options))
+    """The table's folder as a file system of pyarrow, through the same client as the table."""
+    return fs.PyFileSystem(DeltaStorageHandler(*address(place)))
 
 
-def rows_in(place: Place, path: str) -> int:
-    """How many rows a file has; its path below the table."""
-    with files(place).open_input_file(path) as file:
-        return pq.ParquetFile(file).metadata.num_rows
+def paths(table: DeltaTable) -> list[str]:
+    """The current files, as paths below the table."""
+    return pa.table(table.get_add_actions())["path"].to_pylist()
 
 
 def scanned(table: DeltaTable) -> "pa.dataset.Dataset":
-    """The current rows as a dataset, with the columns' descriptions."""
+    """The current rows as a dataset, with the descriptions of the columns."""
     return table.to_pyarrow_dataset(as_large_types=True)
 
 
 def stream(table: DeltaTable, columns: Sequence[str], **how: object) -> pa.RecordBatchReader:
-    """Some columns of the current rows, without ever holding more than a few files of them."""
+    """Read columns of the current rows, a few files at a time."""
     scanner = scanned(table).scanner(
         columns=list(columns), batch_readahead=4, fragment_readahead=2, **how
     )
@@ -141,76 +169,94 @@ def commit(
     added: Sequence[AddAction],
     removed: Sequence[str],
     *,
-    run_id: str | None = None,
+    run_id: str,
 ) -> bool:
-    """Bring files and take others away, in one transaction on top of this version of the table.
+    """Add and remove files in one transaction on top of this version of the table.
 
-    With `run_id` the run is known as published by that very transaction (`is_published`). False
-    where another commit came between: nothing has happened then.
+    The same transaction marks the run as published (`is_published`).
+
+    Args:
+        place: the results location.
+        table: the table, at the version for which the commit was planned.
+        added: files to add.
+        removed: paths of files to remove.
+        run_id: the run that is published.
+
+    Returns:
+        Whether the run is published. False if another commit came in between: then nothing changed.
     """
     now = int(time.time() * 1000)
-    actions: list[AddAction | RemoveAction] = [
-        *added,
-        *(RemoveAction(path, True, now) for path in removed),
-    ]
-    marks = [Transaction(run_id, 1, now)] if run_id else []
+    gone = [RemoveAction(path, True, now) for path in removed]
+    # Never on top of another version: the library would let two appends pass, and a picture could
+    # get two rows.
+    about = CommitProperties(
+        app_transactions=[Transaction(run_id, table.version() + 1, now)], max_commit_retries=0
+    )
     try:
-        table.create_write_transaction(
-            actions,
-            "append",
-            table.schema(),
-            # Never on top of another version: the library would let two appends pass, and a
-            # picture could be there twice.
-            commit_properties=CommitProperties(app_transactions=marks, max_commit_retries=0),
+        _patiently(
+            lambda: table.create_write_transaction(
+                [*added, *gone], "append", table.schema(), commit_properties=about
+            )
         )
     except CommitFailedError:
         newest = find(place)
         if newest is None or newest.version() == table.version():
             raise
-        return bool(run_id) and is_published(newest, run_id)
+        return is_published(newest, run_id)
     return True
 
 
-def is_published(table: DeltaTable, run_id: str | None) -> bool:
-    """Whether a run's rows have been committed."""
-    return run_id is not None and table.transaction_version(run_id) is not None
+def is_published(table: DeltaTable, run_id: str) -> bool:
+    """Whether the run's rows have been committed."""
+    return table.transaction_version(run_id) is not None
+
+
+def is_newest(table: DeltaTable, run_id: str) -> bool:
+    """Whether the run's commit is the newest one."""
+    return table.transaction_version(run_id) == table.version()
 
 
 def action(path: str, size: int, about: pq.FileMetaData) -> AddAction:
-    """What the log says of a file (its path below the table, its bytes) for readers to skip it."""
-    lowest: dict[str, object] = {}
-    highest: dict[str, object] = {}
-    nulls: dict[str, int] = {}
-    for group in range(about.num_row_groups):
-        for number in range(about.num_columns):
-            column = about.row_group(group).column(number)
-            found, name = column.statistics, column.path_in_schema
-            if found is None or name not in row.SKIP_BY:
-                continue
-            nulls[name] = nulls.get(name, 0) + (found.null_count or 0)
-            if found.has_min_max:
-                lowest[name] = min(found.min, lowest.get(name, found.min))
-                highest[name] = max(found.max, highest.get(name, found.max))
+    """The log's entry for a file, with the statistics by which readers skip it.
+
+    Args:
+        path: below the table.
+        size: bytes.
+        about: the file's Parquet metadata.
+    """
+    found: dict[str, list[pq.Statistics]] = {}
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema in row.SKIP_BY and column.statistics:
+                found.setdefault(column.path_in_schema, []).append(column.statistics)
+    known = {name: [one for one in all_ if one.has_min_max] for name, all_ in found.items()}
     stats = {
         "numRecords": about.num_rows,
-        "minValues": lowest,
-        "maxValues": highest,
-        "nullCount": nulls,
+        "minValues": {name: min(one.min for one in some) for name, some in known.items() if some},
+        "maxValues": {name: max(one.max for one in some) for name, some in known.items() if some},
+        "nullCount": {name: sum(one.null_count for one in all_) for name, all_ in found.items()},
     }
     return AddAction(path, size, {}, int(time.time() * 1000), True, json.dumps(stats))
 
 
 def tidy(place: Place) -> int:
-    """Put small files together, and delete what has not been current for 90 days; files gone.
+    """Merge small files, and delete files that have not been current for 90 days.
 
-    Readers notice nothing, and a death in the midst of it harms nothing.
+    Readers notice nothing, and being killed in between does no harm.
+
+    Returns:
+        The number of files that were merged into others.
     """
     table = find(place)
     if table is None:
         return 0
-    sizes = pa.table(table.get_add_actions(flatten=True))["size_bytes"].to_pylist()
+    sizes = pa.table(table.get_add_actions())["size_bytes"].to_pylist()
     if sum(size < FILE_BYTES // 2 for size in sizes) < SMALL_FILES:
         return 0
-    done = table.optimize.compact(target_size=FILE_BYTES, max_concurrent_tasks=1)
-    table.vacuum(dry_run=False)
+    done = table.optimize.compact(
+        target_size=FILE_BYTES,
+        max_concurrent_tasks=1,
+        writer_properties=WriterProperties(compression="ZSTD"),
+    )
+    table.vacuum(dry_run=False, full=True)
     return done["numFilesRemoved"]

@@ -1,1 +1,1 @@
-"""Detector, segmenter, discriminators, losses, and the bundle that they are shipped in."""
+"""Detector, segmenter, discriminators, losses, and the bundle that contains the networks."""

@@ -1,35 +1,36 @@
-"""The bundle: a place with weights and `bundle.json` that training yields and screening loads.
+"""The bundle: weights and `bundle.json`, which training writes and screening loads.
 
     bundle.json                 what was trained, how, on what, with which scores, and its digest;
                                 the risk model, once the bundle is calibrated
-    detector.safetensors        one file of weights for each network that the bundle holds
+    detector.safetensors        one file of weights per network
     source_only.safetensors
     adapted.safetensors
 
-Weights are safetensors: nothing is unpickled. The digest is the SHA-256 of `bundle.json`'s content,
-which holds the SHA-256 of every weights file: one altered byte anywhere and the bundle is refused.
+Weights are safetensors: nothing is unpickled. The digest is the SHA-256 of the content of
+`bundle.json`, which includes the SHA-256 of every weights file. A bundle with an altered byte in
+any file is refused.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load as parse_safetensors
-from safetensors.torch import save as dump_safetensors
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from fundus.anatomy.risk import RiskModel
+from fundus.archive.mirror import written
 from fundus.errors import ConfigurationError
-from fundus.models import networks
+from fundus.images import working_frame
+from fundus.models import architectures
 from fundus.models.thresholds import Thresholds
-from fundus.storage.mirror import written
 from fundus.storage.places import FolderPlace, Place, place_at
 from fundus.storage.retry import StorageFailed
 from fundus.storage.uris import checked_name
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FORMAT = 1
 DETECTOR, SOURCE_ONLY, ADAPTED = ROLES = ("detector", "source_only", "adapted")
@@ -37,7 +38,7 @@ LICENCE = "Apache-2.0 code; weights for research use, not a medical device"
 
 
 class BundleError(ConfigurationError):
-    """The folder is not a bundle that this version can trust; the message is one sentence."""
+    """The bundle is missing, altered, incomplete or of another version; one sentence says which."""
 
 
 @dataclass(frozen=True)
@@ -51,37 +52,80 @@ class Preprocessing:
     roi_scale: float = 1.7
     """Side of the ROI in diameters of the detected disc."""
 
+    def least_side(self, *, precropped: bool) -> int:
+        """Shorter side of a frame, or of a disc crop, that shows the networks all they can see."""
+        return working_frame.least_side(
+            self.roi_side, self.roi_scale, self.detector_side, precropped=precropped
+        )
+
+
+class Stored(Mapping[str, "Tensor"]):
+    """A state dict in the form of its safetensors file, parsed when a tensor is read.
+
+    A process that only passes the weights on does not import PyTorch.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._parsed: dict[str, Tensor] | None = None
+
+    def _tensors(self) -> "dict[str, Tensor]":
+        from safetensors.torch import load as parse
+
+        if self._parsed is None:
+            self._parsed = parse(self.content)
+        return self._parsed
+
+    def __getitem__(self, key: str) -> "Tensor":
+        return self._tensors()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors())
+
+    def __len__(self) -> int:
+        return len(self._tensors())
+
+    def __reduce__(self) -> tuple:
+        return Stored, (self.content,)
+
 
 @dataclass(frozen=True)
 class Network:
-    """One network of a bundle: what it is, its weights, and how it came to be."""
+    """One network of a bundle: architecture, weights, and how it was trained."""
 
-    config: networks.NetworkConfig
-    """Its architecture."""
-    weights: dict[str, Tensor]
-    """Its state dict."""
+    config: architectures.NetworkConfig
+    """The architecture."""
+    weights: "Mapping[str, Tensor]"
+    """The state dict; `Stored` in a loaded bundle."""
     recipe: dict[str, Any] = field(default_factory=dict)
-    """The recipe that trained it, as JSON-ready values."""
+    """The recipe of its training, as values for JSON."""
     data: tuple[dict[str, Any], ...] = ()
     """The sets that it learned from: name, role, count, digest."""
     scores: dict[str, Any] = field(default_factory=dict)
-    """What its training measured without target labels."""
+    """Figures of its training, without target labels."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) of its weights file."""
+        """SHA-256 (hexadecimal) of the weights file."""
         return hashlib.sha256(_serialise(self.weights)).hexdigest()
 
-    def build(self) -> nn.Module:
-        """The network with its weights, in evaluation mode."""
+    def build(self) -> "nn.Module":
+        """Build the network in evaluation mode; BundleError if the weights do not fit."""
+        from safetensors import SafetensorError
+
+        from fundus.models import networks
+
         network = networks.build(self.config)
-        network.load_state_dict(self.weights)
+        try:
+            network.load_state_dict(self.weights)
+        except (RuntimeError, SafetensorError) as error:
+            raise BundleError(f"the weights do not fit their architecture: {error}") from error
         return network.eval()
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Networks by role, and how to feed and read them."""
+    """Networks by role, with their preprocessing, thresholds and risk model."""
 
     networks: dict[str, Network]
     """By role: detector, source_only, adapted."""
@@ -89,7 +133,7 @@ class Bundle:
     thresholds: Thresholds = field(default_factory=Thresholds)
     licence: str = LICENCE
     risk: RiskModel | None = None
-    """Calibrated on what these very networks measure: `with_network` and `without` drop it."""
+    """Fitted to measures of these networks: `with_network` and `without` remove it."""
 
     def __post_init__(self) -> None:
         unknown = set(self.networks) - set(ROLES)
@@ -100,14 +144,14 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hexadecimal) of all that the bundle says and holds."""
+        """SHA-256 (hexadecimal) of the whole content of the bundle."""
         return _digest(self._manifest())
 
     @property
     def measuring(self) -> str:
-        """SHA-256 (hexadecimal) of what decides a measurement: networks, preprocessing, thresholds.
+        """SHA-256 (hexadecimal) of networks, preprocessing and thresholds, which measure an eye.
 
-        Risk, scores, recipes and licence do not: a bundle that was calibrated anew measures alike.
+        Risk, scores, recipes and licence are not included: a calibrated bundle measures alike.
         """
         manifest = self._manifest()
         manifest["networks"] = {
@@ -118,18 +162,18 @@ class Bundle:
         return _digest({name: manifest[name] for name in names})
 
     def with_network(self, role: str, network: Network) -> "Bundle":
-        """The same bundle with one network put in or replaced, not calibrated any more."""
+        """The bundle with one network added or replaced, and without a risk model."""
         return replace(self, networks=self.networks | {role: network}, risk=None)
 
     def without(self, role: str) -> "Bundle":
-        """The same bundle less one network; one that was not there changes nothing."""
+        """The bundle without one network and its risk model; unchanged without that network."""
         if role not in self.networks:
             return self
         left = {k: v for k, v in self.networks.items() if k != role}
         return replace(self, networks=left, risk=None)
 
-    def met(self, digest: str) -> dict[str, str]:
-        """The networks that learned from the set of this digest, and as what: role by network."""
+    def trained_on(self, digest: str) -> dict[str, str]:
+        """The networks that learned from the set of this digest, with the set's role for each."""
         return {
             role: data["role"]
             for role, network in self.networks.items()
@@ -145,7 +189,7 @@ class Bundle:
             "thresholds": self.thresholds.described(),
             "networks": {
                 role: {
-                    "network": networks.describe(network.config),
+                    "network": architectures.describe(network.config),
                     "sha256": network.digest,
                     "recipe": network.recipe,
                     "data": list(network.data),
@@ -157,11 +201,10 @@ class Bundle:
 
 
 def save(bundle: Bundle, folder: Path | str) -> None:
-    """Write the bundle's files into `folder`, a path or s3:// URI; what else lies there (curves, a
-    card) stays.
+    """Write the bundle's files into `folder`, a path or s3:// URI. Other files there stay.
 
-    Each file is replaced atomically and `bundle.json` comes last: a reader finds the old bundle,
-    the new one, or refuses a mixture of both.
+    Each file is replaced atomically, and `bundle.json` is written last: a reader finds the old
+    bundle or the new one, or refuses a mixture of both.
     """
     manifest = bundle._manifest()
     with written(place_at(str(folder))) as local:
@@ -174,13 +217,15 @@ def save(bundle: Bundle, folder: Path | str) -> None:
 
 
 def exists(folder: Path | str) -> bool:
-    """Whether a bundle lies in the folder, a path or s3:// URI."""
+    """Whether the folder, a path or s3:// URI, contains a bundle."""
     return _read(place_at(str(folder)), "bundle.json") is not None
 
 
 def load(folder: Path | str) -> Bundle:
-    """Read and check the bundle in a folder, a path or s3:// URI; BundleError, in one sentence,
-    unless every byte is as published.
+    """Read and check the bundle in a folder, a path or s3:// URI.
+
+    Raises:
+        BundleError: there is no bundle, a byte was altered, or it is of another version.
     """
     place = place_at(str(folder))
     try:
@@ -189,11 +234,17 @@ def load(folder: Path | str) -> Bundle:
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder}/bundle.json cannot be read: {error}") from error
     if content is None:
-        raise BundleError(f"{folder} is no bundle: it has no bundle.json")
+        raise BundleError(
+            f"{folder} is no bundle: it has no bundle.json; give the folder of a trained bundle"
+        )
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{folder} is not a bundle of format {FORMAT}, the one known here")
+        raise BundleError(
+            f"{folder} is not a bundle of format {FORMAT}, the only one that is read: train it anew"
+        )
     if manifest.pop("digest", None) != _digest(manifest):
-        raise BundleError(f"{folder}/bundle.json was altered: its digest does not match")
+        raise BundleError(
+            f"{folder}/bundle.json was altered: its digest does not match; copy the bundle again"
+        )
     try:
         return Bundle(
             networks={
@@ -217,7 +268,7 @@ def default_folder() -> Path:
 
 
 def copy(source: Path | str, destination: Path) -> None:
-    """Copy the files of a bundle, at a path or s3:// URI, all that lie beside it included."""
+    """Copy a bundle, at a path or s3:// URI, with all files beside it."""
     place = place_at(str(source))
     if isinstance(place, FolderPlace):
         shutil.copytree(place.folder, destination, dirs_exist_ok=True)
@@ -229,7 +280,7 @@ def copy(source: Path | str, destination: Path) -> None:
 
 
 def _read(place: Place, name: str) -> bytes | None:
-    """A file's content, or None where there is none; OSError where it cannot be had."""
+    """The content of a file, or None if there is none; OSError if it cannot be read."""
     try:
         found = place.read(name)
     except StorageFailed as failed:
@@ -246,24 +297,26 @@ def _read_network(place: Place, role: str, entry: Mapping[str, Any]) -> Network:
     except OSError as error:
         raise ConfigurationError(f"{name} cannot be read: {error}") from error
     if content is None:
-        raise ConfigurationError(f"{name} is missing")
+        raise ConfigurationError(f"{name} is missing: copy the whole bundle again")
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise ConfigurationError(f"{name} was altered: its digest does not match")
-    network = Network(
-        config=networks.parse(entry["network"]),
-        weights=parse_safetensors(content),
+        raise ConfigurationError(
+            f"{name} was altered: its digest does not match; copy the bundle again"
+        )
+    return Network(
+        config=architectures.parse(entry["network"]),
+        weights=Stored(content),
         recipe=entry["recipe"],
         data=tuple(entry["data"]),
         scores=entry["scores"],
     )
-    network.build()  # the weights fit the architecture, or the bundle is refused now
-    return network
 
 
-def _serialise(weights: Mapping[str, Tensor]) -> bytes:
-    return dump_safetensors(
-        {key: weights[key].detach().cpu().contiguous() for key in sorted(weights)}
-    )
+def _serialise(weights: "Mapping[str, Tensor]") -> bytes:
+    if isinstance(weights, Stored):
+        return weights.content
+    from safetensors.torch import save as dump
+
+    return dump({key: weights[key].detach().cpu().contiguous() for key in sorted(weights)})
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

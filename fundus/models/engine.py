@@ -1,92 +1,132 @@
-"""A network made ready to answer: an OpenVINO graph on CPUs, PyTorch on GPUs.
+"""Inference engines: an OpenVINO graph on CPUs, PyTorch on GPUs.
 
-OpenVINO folds batch norm into the convolutions, fuses activations and keeps its own memory layout:
-2.6 times as fast as PyTorch on one core (`benchmarks/engines.py`, docs/performance.md). The graph
-is built from the bundle's weights when they are loaded: nothing but safetensors is ever read.
+OpenVINO folds batch norm into the convolutions, fuses activations and uses its own memory layout.
+It is 2.6 times as fast as PyTorch on one core (`benchmarks/engines.py`, docs/performance.md). A
+graph needs no PyTorch, whose import costs each process seconds. It is built from the bundle's
+weights (fundus.models.convert): only safetensors are ever read from a bundle.
 """
 
-import warnings
+import os
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from fundus.models.networks import to_input
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fundus.models.bundle import Network
 
 TOGETHER = {"cpu": 8, "cuda": 256}
-"""Pictures in one pass. On a CPU eight keep the activations in the cache; more gained nothing."""
+"""Pictures per pass. On a CPU the activations of eight fit into the cache; more gained nothing."""
+
+Answer = Callable[[np.ndarray], np.ndarray]
+"""(N, 3, S, S) uint8 RGB -> (N, maps, S, S) float32 in [0, 1]. The output of a broken network may
+contain NaN or infinity, which the caller must check."""
 
 
-class Engine:
-    """One network on one device."""
+class Engine(Protocol):
+    """The networks of one role, which may be sent to another process before they are loaded."""
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._together = TOGETHER.get(device.type, 8)
-        answers = nn.Sequential(network, nn.Sigmoid()).eval()
-        # OpenVINO's clamps turn NaN into numbers: a broken network's weights stay with PyTorch.
-        sound = all(bool(values.isfinite().all()) for values in answers.state_dict().values())
-        fits = device.type == "cpu" and sound
-        self._run = _graph(answers) if fits else _torch(answers, device)
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """(N, 3, S, S) uint8 RGB on the device -> (N, maps, S, S) float32 in [0, 1].
-
-        What a broken network answers comes through: NaN and infinity are the caller's to refuse.
-        """
-        return torch.cat([self._run(to_input(some)) for some in pictures.split(self._together)])
+    def load(self) -> list[Answer]:
+        """Load one function per network: the members of an ensemble, or the single network."""
 
 
-def _torch(answers: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Channels last, in bfloat16 where the card has it. Written with care, not run on a GPU."""
-    answers = answers.to(device).to(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Graphs:
+    """OpenVINO graphs for CPUs, one per network."""
+
+    graphs: tuple[tuple[bytes, bytes], ...]
+    """Topology (XML) and weights of each network."""
+
+    def load(self) -> list[Answer]:
+        """Load the graphs for OMP_NUM_THREADS threads; each is compiled for few shapes."""
+        together = TOGETHER["cpu"]
+        return [_in_passes(_filled(_on_openvino(*graph)), together) for graph in self.graphs]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network for PyTorch: on a GPU if there is one, else on the CPU."""
+
+    network: "Network"
+    device: str = ""
+    """Device of PyTorch; "" for a GPU if there is one."""
+
+    def load(self) -> list[Answer]:
+        """Load it channels last, in bfloat16 if the card has it. Not run on a GPU yet."""
+        import torch
+
+        from fundus.models.networks import members
+
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        together = TOGETHER.get(device.type, TOGETHER["cpu"])
+        networks = members(self.network.build())
+        return [_in_passes(_on_torch(network, device), together) for network in networks]
+
+
+def _in_passes(run: Answer, together: int) -> Answer:
+    def answer(pictures: np.ndarray) -> np.ndarray:
+        parts = range(0, len(pictures), together)
+        return np.concatenate([run(pictures[start : start + together]) for start in parts])
+
+    return answer
+
+
+def _filled(run: Answer) -> Answer:
+    """`run` on 1, 2, 4 or 8 pictures: to compile a graph costs as much as several passes."""
+
+    def answer(pictures: np.ndarray) -> np.ndarray:
+        count = len(pictures)
+        blank = np.zeros(((1 << (count - 1).bit_length()) - count, *pictures.shape[1:]), np.uint8)
+        return run(np.concatenate([pictures, blank]))[:count]
+
+    return answer
+
+
+def _on_torch(network: "nn.Module", device: Any) -> Answer:
+    import torch
+
+    from fundus.models.networks import to_input
+
+    network = network.to(device).to(memory_format=torch.channels_last)
     on_gpu = device.type == "cuda"
     precision = torch.bfloat16 if not on_gpu or torch.cuda.is_bf16_supported() else torch.float16
 
     @torch.inference_mode()
-    def run(pictures: Tensor) -> Tensor:
+    def run(pictures: np.ndarray) -> np.ndarray:
+        given: Tensor = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
         with torch.autocast(device.type, precision, enabled=on_gpu):
-            return answers(pictures).float()
+            return network(to_input(given)).float().sigmoid().cpu().numpy()
 
     return run
 
 
-def _graph(answers: nn.Module) -> Callable[[Tensor], Tensor]:
-    """An OpenVINO graph for as many threads as PyTorch would take; compiled once for each shape.
-
-    The front end is called itself: `openvino.convert_model` reports to its makers.
-    """
+def _on_openvino(topology: bytes, weights: bytes) -> Answer:
     from openvino import Core
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    core, settings = Core(), _settings()
-    reader = FrontEndManager().load_by_framework("pytorch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of the tracer, which OpenVINO still takes
-        example = torch.zeros(1, 3, 64, 64)
-        with torch.no_grad():
-            traced = torch.jit.trace(answers, example, check_trace=False)
-        # The graph reads the weights where PyTorch holds them: the decoder has to live on.
-        decoder = TorchScriptPythonDecoder(traced, example_input=(example,))
-    model = reader.convert(reader.load(decoder))
-    shapes: dict[tuple[int, ...], Any] = {}
-
-    def run(pictures: Tensor, _weights: object = decoder) -> Tensor:
-        shape = tuple(pictures.shape)
-        if shape not in shapes:
-            model.reshape(list(shape))
-            shapes[shape] = core.compile_model(model, "CPU", settings).create_infer_request()
-        found = shapes[shape].infer([pictures.contiguous().numpy()])
-        return torch.from_numpy(found[0].copy())
-
-    return run
-
-
-def _settings() -> dict:
-    """Unpinned: two processes that each pin themselves to the first core would share it."""
-    return {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    core = Core()
+    # Without pinning: two processes that pin themselves to the first core would share it.
+    settings = {
+        "INFERENCE_NUM_THREADS": _threads(),
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
     }
+    model = core.read_model(topology, weights)
+    shapes: dict[tuple[int, ...], Any] = {}
+
+    def run(pictures: np.ndarray) -> np.ndarray:
+        shape = pictures.shape
+        if shape not in shapes:
+            model.reshape(list(shape))
+            shapes[shape] = core.compile_model(model, "CPU", settings).create_infer_request()
+        return shapes[shape].infer([np.ascontiguousarray(pictures)])[0].copy()
+
+    return run
+
+
+def _threads() -> int:
+    """Threads that Ray or the user allows this process; else one per core that it may use."""
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return int(allowed) if allowed.isdigit() and int(allowed) else len(os.sched_getaffinity(0))

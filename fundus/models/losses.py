@@ -44,12 +44,12 @@ def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def adversarial_loss(answers_trg: Tensor) -> Tensor:
-    """Equation 3, -log D(S(target)): the segmenter wants its target maps to pass for source."""
+    """Equation 3, -log D(S(target)): low if the discriminator takes target maps for source."""
     return F.binary_cross_entropy_with_logits(answers_trg, torch.full_like(answers_trg, SOURCE))
 
 
 def discriminator_loss(answers_src: Tensor, answers_trg: Tensor) -> Tensor:
-    """Equation 4, as the mean of both halves: log 2 when the discriminator cannot tell."""
+    """Equation 4, as the mean of both halves: log 2 if the discriminator cannot tell them apart."""
     source = torch.full_like(answers_src, SOURCE)
     target = torch.full_like(answers_trg, TARGET)
     return 0.5 * (

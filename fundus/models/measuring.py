@@ -1,4 +1,4 @@
-"""From the maps of one ROI to what is measured there: the same in screening and in calibration."""
+"""From the maps of one ROI to its measures, for screening, calibration and notebooks."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,21 @@ import numpy as np
 
 from fundus.anatomy.biomarkers import Biomarkers, Laterality, measure, vcdr
 from fundus.anatomy.labels import disc_of
-from fundus.images import roi
-from fundus.images.roi import Roi
+from fundus.field import roi
+from fundus.field.roi import Roi
 from fundus.models.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One eye; None where undefined."""
+    """The measures of one eye; None where undefined."""
 
     mask: np.ndarray
-    """(S, S) uint8 {0 background, 1 rim, 2 cup} in the ROI frame: of the mean over all maps."""
+    """(S, S) uint8 {0 background, 1 rim, 2 cup} in ROI coordinates, from the mean over all maps."""
     flags: tuple[str, ...]
-    """Remarks on the mask, as `postprocess.clean` makes them."""
+    """Flags of the mask, see `postprocess.clean`."""
     biomarkers: Biomarkers
-    """Of that mask in pixels of the original frame."""
+    """Biomarkers of the mask in pixels of the original frame."""
     vcdr_sd: float | None
     """Standard deviation of the vCDR over the single maps; None with fewer than two ratios."""
     disc_height: float | None
@@ -30,7 +30,14 @@ class Measured:
 def measure_maps(
     maps: np.ndarray, where: Roi, thresholds: Thresholds, laterality: Laterality | None = None
 ) -> Measured:
-    """Measure (M, 2, S, S) float probabilities in [0, 1], disc then cup, of the ROI `where`."""
+    """Measure the maps of one ROI.
+
+    Args:
+        maps: (M, 2, S, S) float probabilities in [0, 1], disc then cup.
+        where: the ROI, in pixels of the original frame.
+        thresholds: where probabilities become masks.
+        laterality: for nasal and temporal rim; None if unknown.
+    """
     cleaned = thresholds.draw(maps.mean(axis=0))
     ratios = [vcdr(thresholds.draw(one).mask) for one in maps]
     defined = [ratio for ratio in ratios if ratio is not None]
@@ -44,10 +51,10 @@ def measure_maps(
 
 
 def _in_frame_pixels(mask: np.ndarray, where: Roi) -> np.ndarray:
-    """A ROI mask in pixels of the original frame, for extents are measured there.
+    """The mask in pixels of the original frame, in which extents are measured.
 
-    Of the frame only the ROI's own window is drawn. A ROI smaller than its raster stays as it is:
-    taking it back would lose what the maps resolve.
+    Only the window of the ROI is drawn. The mask of a ROI that is smaller than its raster stays as
+    it is, because conversion would lose resolution.
     """
     side = int(np.ceil(where.size)) + 1
     if where.size <= mask.shape[0]:

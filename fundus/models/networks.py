@@ -5,11 +5,8 @@ convolutions, the U-Net's blocks). Networks take pictures as (N, 3, H, W) float 
 return logits; the sigmoid of the paper is applied by losses and predictor, where it is stable.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -20,63 +17,10 @@ from torch.nn import functional as F
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from fundus.errors import ConfigurationError
+from fundus.models.architectures import DeepLabConfig, EnsembleConfig, NetworkConfig, UNetConfig
 
 LEAK = 0.2
 """Negative slope of every leaky ReLU (paper, section 3)."""
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """The paper's detector: a plain U-Net."""
-
-    outputs: int = 1
-    """Maps returned: 1, the disc."""
-    width: int = 32
-    """Channels of the first level; each of the four groups doubles them (32 to 512)."""
-
-
-@dataclass(frozen=True)
-class DeepLabConfig:
-    """The paper's segmenter: DeepLabv3+ on the first four groups of MobileNetV2."""
-
-    outputs: int = 2
-    """Maps returned: disc (cup included), then cup."""
-    aspp_channels: int = 256
-    """Channels of each of the five ASPP branches."""
-    low_channels: int = 32
-    """Channels that the stride-4 features are reduced to."""
-    rates: tuple[int, int, int] = (6, 12, 18)
-    """Dilations of the three 3x3 branches, in stride-8 pixels."""
-    dropout: float = 0.1
-    """Dropout after the ASPP."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rates", tuple(self.rates))
-
-
-@dataclass(frozen=True)
-class EnsembleConfig:
-    """Networks of one kind that answer together: what several seeds made of one recipe."""
-
-    member: DeepLabConfig = field(default_factory=DeepLabConfig)
-    """The architecture of each."""
-    count: int = 3
-    """How many."""
-
-    def __post_init__(self) -> None:
-        if self.count < 2:
-            raise ConfigurationError(f"an ensemble of {self.count}; give 2 or more")
-        if isinstance(self.member, Mapping):  # as a bundle's JSON has it
-            object.__setattr__(self, "member", DeepLabConfig(**self.member))
-
-
-NetworkConfig = UNetConfig | DeepLabConfig | EnsembleConfig
-
-ARCHITECTURES: dict[str, type[UNetConfig] | type[DeepLabConfig] | type[EnsembleConfig]] = {
-    "unet": UNetConfig,
-    "deeplab": DeepLabConfig,
-    "ensemble": EnsembleConfig,
-}
 
 
 class UNet(nn.Module):
@@ -155,7 +99,7 @@ def members(network: nn.Module) -> list[nn.Module]:
 class Discriminator(nn.Module):
     """Tells source maps from target maps: five 4x4 convolutions of stride 2.
 
-    `patch` keeps the map of answers, one for each patch of 94 pixels (pOSAL); otherwise the answers
+    With `patch` it returns a map, one value per patch of 94 pixels (pOSAL). Otherwise the values
     are averaged into one (the paper's global pooling).
     """
 
@@ -186,31 +130,19 @@ def to_input(pictures: Tensor) -> Tensor:
     return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def describe(config: NetworkConfig) -> dict[str, Any]:
-    """A configuration as JSON-ready values, `architecture` among them; `parse` is its inverse."""
-    (name,) = (name for name, kind in ARCHITECTURES.items() if isinstance(config, kind))
-    return {"architecture": name} | asdict(config)
+class ToInput(nn.Module):
+    """`to_input` as a layer, for a graph that takes pictures as they are."""
 
-
-def parse(described: Mapping[str, Any]) -> NetworkConfig:
-    """Read back what `describe` wrote; an unknown architecture or field is refused."""
-    fields = dict(described)
-    architecture = fields.pop("architecture", None)
-    if architecture not in ARCHITECTURES:
-        raise ConfigurationError(
-            f"architecture {architecture!r} is none of {', '.join(ARCHITECTURES)}"
-        )
-    try:
-        return ARCHITECTURES[architecture](**fields)
-    except TypeError as error:
-        raise ConfigurationError(f"{architecture}: {error}") from error
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 RGB -> float32 in [-1, 1]."""
+        return to_input(pictures)
 
 
 def start_from_imagenet(network: DeepLab, weights: Path | None) -> None:
     """Load ImageNet weights into the encoder, in place.
 
     `weights` is a safetensors file with torchvision's keys (`features.0...` to `features.10...`);
-    None lets torchvision fetch its own, which wants a network connection.
+    None downloads those of torchvision, which needs a network connection.
     """
     if weights is None:
         state = mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V2).state_dict()
@@ -225,7 +157,7 @@ def start_from_imagenet(network: DeepLab, weights: Path | None) -> None:
 
 
 def _dilated_mobilenet() -> nn.Sequential:
-    """MobileNetV2 to its 64-channel group, whose stride becomes dilation 2: stride 8 in all.
+    """MobileNetV2 up to its 64-channel group, whose stride becomes dilation 2: stride 8 in all.
 
     `[:4]` ends at stride 4 with 24 channels, the rest at stride 8 with 64.
     """

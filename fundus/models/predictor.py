@@ -1,172 +1,197 @@
-"""From pictures to probabilities: detection, and segmentation averaged over flips and rotations."""
+"""From pictures to probabilities: detection, and segmentation of all flips and rotations.
+
+It needs no torch, unless the networks run on a GPU.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from fundus.anatomy.labels import disc_of
-from fundus.images import fov, roi
-from fundus.images.roi import Roi
-from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError
+from fundus.field import fov, roi
+from fundus.field.fov import FieldOfView
+from fundus.field.roi import Roi
+from fundus.models import convert
+from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Preprocessing
 from fundus.models.confidence import Calibration, calibrated
-from fundus.models.engine import Engine
-from fundus.models.networks import members
+from fundus.models.engine import Answer, Engine, Weights
 from fundus.models.reframing import settle
+from fundus.models.thresholds import Thresholds
+from fundus.models.turns import Profile, seen_by, turned, turned_back
 
 TWO_DISCS = "two_discs"
 """The flag of a picture whose `Detection.two` is set."""
 SECOND_PEAK = 0.8
-"""Disc probability from which a second region of a detector map is a disc too."""
+"""Disc probability from which a second region of a detector map is also a disc."""
 LIKE_SIZE = 0.5
-"""Least ratio of the areas of two discs, the lesser over the larger."""
-FAR = 2.0
-"""Least distance of the centres of two discs, in diameters of the first."""
-TTA = 8
-"""Flips and rotations by quarter turns that each picture is seen in (paper, section 4.2)."""
+"""Least ratio of the areas of two discs, the smaller to the larger."""
+FAR = 1.5
+"""Least distance between the centres of two discs, in diameters of the first. 60 of 61 pasted
+pairs are found so, and 1 of 1,066 unchanged frames is flagged (`benchmarks/quality.py --discs`)."""
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+"""One of them exists if PyTorch can use a GPU: NVIDIA's driver, or that of Windows for Linux."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """Where the disc is, if anywhere."""
+    """The location of the disc in a picture."""
 
     confidence: float
-    """How likely it is that the disc lies here, in [0, 1]: the highest disc probability in the
-    frame after a light blur, calibrated where the bundle is. NaN where no detector was asked, and,
-    without a ROI, where the detector's answer was not finite."""
+    """Probability in [0, 1] that the disc is here: the highest disc probability in the frame after
+    a light blur, calibrated if the bundle is. NaN without a detector, and, without a ROI, if the
+    detector's map was not finite."""
     roi: Roi | None
-    """The square around the disc, pixels of the original frame; None where no disc was found."""
+    """The square around the disc, pixels of the original frame; None if no disc was found."""
     two: bool = False
-    """Whether a second region of the frame is as surely a disc, of like size and far away."""
+    """Whether a second region, of similar size and far away, is also a disc."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A bundle prepared for inference: made by the driver, sent to every process."""
+
+    engines: Mapping[str, Engine]
+    """The engines by role."""
+    preprocessing: Preprocessing
+    thresholds: Thresholds
+    profile: Profile = "exact"
+
+
+def ready(bundle: Bundle, *, gpu: bool, profile: Profile = "exact") -> Ready:
+    """Prepare a bundle for processes with a GPU, or without one."""
+    engines = {
+        role: Weights(network) if gpu else convert.on_cpu(network)
+        for role, network in bundle.networks.items()
+    }
+    return Ready(engines, bundle.preprocessing, bundle.thresholds, profile)
 
 
 class Predictor:
-    """A bundle's networks on one device, with float32 probabilities coming back as numpy.
+    """Runs a bundle's networks in this process; returns float32 probabilities as numpy arrays.
 
-    An engine is built with the first picture of its role: who detects alone pays for nothing else.
+    The networks of a role are loaded with its first picture, so that only those used cost memory.
+
+    Args:
+        networks: a bundle, or one that `ready` has prepared.
     """
 
-    def __init__(self, bundle: Bundle, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.networks = {role: network.build() for role, network in bundle.networks.items()}
-        self.engines: dict[str, list[Engine]] = {}
-        self.side = bundle.preprocessing.roi_side
-        self.preprocessing = bundle.preprocessing
-        self.thresholds = bundle.thresholds
-        self.segmenters = tuple(r for r in (SOURCE_ONLY, ADAPTED) if r in self.networks)
+    def __init__(self, networks: Bundle | Ready) -> None:
+        if isinstance(networks, Bundle):
+            networks = ready(networks, gpu=any(Path(driver).exists() for driver in GPU_DRIVERS))
+        self.engines = dict(networks.engines)
+        self.preprocessing = networks.preprocessing
+        self.thresholds = networks.thresholds
+        self.profile = networks.profile
+        self.side = networks.preprocessing.roi_side
+        self.segmenters = tuple(r for r in (SOURCE_ONLY, ADAPTED) if r in self.engines)
+        self._loaded: dict[str, list[Answer]] = {}
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[Detection]:
-        """Find the disc in frames (HWC uint8 RGB, any size)."""
-        if DETECTOR not in self.networks:
+    def detect(self, image: np.ndarray, field: FieldOfView | None = None) -> Detection:
+        """Find the disc in a frame.
+
+        Args:
+            image: HWC uint8 RGB, any size.
+            field: the field of view, if it is known already.
+
+        Raises:
+            BundleError: the bundle has no detector.
+        """
+        if DETECTOR not in self.engines:
             raise BundleError("the bundle has no detector: give disc crops (--precropped)")
         side = self.preprocessing.detector_side
-        squares = [square_of_interest(image) for image in images]
-        found = [Detection(0.0, None)] * len(images)
-        for i, square in enumerate(squares):
-            if square is None:
-                continue
-            crop = roi.crop(images[i], square, side)
-            disc = self._members(DETECTOR)[0](self._pictures(crop[None]))[0, 0].cpu().numpy()
-            found[i] = locate(
-                disc,
-                square,
-                self.thresholds.disc_found,
-                self.preprocessing.roi_scale,
-                self.thresholds.confidence,
-            )
-        return found
+        field = field or fov.field_of_view(image)
+        if field is None:
+            return Detection(0.0, None)
+        square = roi.of_field(field)
+        crop = roi.crop(image, square, side)
+        disc = self._members(DETECTOR)[0](_planes(crop[None]))[0, 0]
+        return locate(
+            disc,
+            square,
+            self.thresholds.disc_found,
+            self.preprocessing.roi_scale,
+            self.thresholds.confidence,
+        )
 
-    def place(self, image: np.ndarray, *, precropped: bool) -> Detection:
-        """Where the segmenter shall look in a picture (HWC uint8 RGB, any size).
+    def place(
+        self, image: np.ndarray, *, precropped: bool, field: FieldOfView | None = None
+    ) -> Detection:
+        """Find the ROI of a picture, to be cropped by `roi.crop(..., mirrored=True)`.
 
-        In a frame the detector says it; in a disc crop of any tightness the segmenter does, by
-        single passes (fundus.models.reframing). `roi.crop(..., mirrored=True)` takes the ROI.
+        In a frame the detector finds it. In a precropped picture the segmenter does, by single
+        passes (fundus.models.reframing).
+
+        Args:
+            image: HWC uint8 RGB, any size.
+            precropped: the picture is a disc crop already, of any tightness.
+            field: the field of view, if it is known already.
+
+        Raises:
+            BundleError: the bundle lacks the network for this.
         """
         if not precropped:
-            return self.detect([image])[0]
+            return self.detect(image, field)
         if not self.segmenters:
             raise BundleError("the bundle has no segmenter")
 
         def ask(crop: np.ndarray) -> np.ndarray:
             maps = self.glance(crop)
-            # Not finite: no disc here, and `segment` will say the same of its maps.
+            # Maps that are not finite show no disc here; `segment` will return such maps too.
             return maps if np.isfinite(maps).all() else np.zeros_like(maps)
 
         scale = self.preprocessing.roi_scale
         return Detection(np.nan, settle(image, ask, self.thresholds, side=self.side, scale=scale))
 
     def segment(self, crops: np.ndarray, networks: Sequence[str] | None = None) -> np.ndarray:
-        """(N, side, side, 3) uint8 RGB -> (N, 8 x networks, 2, side, side) float32 in [0, 1].
+        """Segment ROIs in several passes.
 
-        Each map is disc (cup included), then cup, turned back into the ROI frame. `networks` are
-        roles; by default every segmenter of the bundle, source-only first. An ensemble's members
-        answer one by one, so that the spread over the maps says where they differ: all turns of the
-        first member come first. A faulty network's maps may not be finite.
+        Args:
+            crops: (N, side, side, 3) uint8 RGB.
+            networks: roles; None for every segmenter of the bundle, source-only first.
+
+        Returns:
+            (N, passes, 2, side, side) float32 in [0, 1]: disc (cup included), then cup, turned back
+            upright. Each member of an ensemble has passes of its own, so that the spread over the
+            maps shows where they differ; all turns of the first member come first. The profile
+            determines the number of turns (fundus.models.turns.seen_by). The maps of a broken
+            network may not be finite.
+
+        Raises:
+            BundleError: the bundle lacks a segmenter.
         """
         roles = tuple(networks or self.segmenters)
-        missing = [role for role in roles if role not in self.networks]
+        missing = [role for role in roles if role not in self.engines]
         if missing or not roles:
             raise BundleError(f"the bundle has no {missing[0] if missing else 'segmenter'}")
-        pictures = self._pictures(crops)
-        seen = torch.stack([do(pictures) for do, _ in turns()], dim=1).flatten(0, 1)
-        maps = [
-            self._turned_back(engine(seen), len(crops))
-            for role in roles
-            for engine in self._members(role)
-        ]
-        return torch.cat(maps, dim=1).cpu().numpy()
+        pictures, maps = _planes(crops), []
+        for role in roles:
+            for member, answer in enumerate(self._members(role)):
+                which = seen_by(self.profile, member)
+                maps.append(turned_back(answer(turned(pictures, which)), which))
+        return np.concatenate(maps, axis=1)
 
     def glance(self, crop: np.ndarray) -> np.ndarray:
-        """(S, S, 3) uint8 RGB -> (2, S, S) float32 in [0, 1]: the first segmenter's first member
-        alone, in one pass."""
+        """(S, S, 3) uint8 RGB -> (2, S, S) float32 in [0, 1], in one pass of the first segmenter's
+        first member."""
         if not self.segmenters:
             raise BundleError("the bundle has no segmenter")
         (first, *_) = self._members(self.segmenters[0])
-        return first(self._pictures(crop[None]))[0].cpu().numpy()
+        return first(_planes(crop[None]))[0]
 
-    def _turned_back(self, answers: Tensor, count: int) -> Tensor:
-        """(N x turns, 2, S, S) -> (N, turns, 2, S, S) in the ROI frame."""
-        apart = answers.unflatten(0, (count, TTA))
-        return torch.stack([undo(apart[:, i]) for i, (_, undo) in enumerate(turns())], dim=1)
-
-    def _members(self, role: str) -> list[Engine]:
-        """The engines of a role's networks, built when they are first asked for."""
-        if role not in self.engines:
-            networks = members(self.networks[role])
-            self.engines[role] = [Engine(network, self.device) for network in networks]
-        return self.engines[role]
-
-    def _pictures(self, crops: np.ndarray) -> Tensor:
-        return torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2)
+    def _members(self, role: str) -> list[Answer]:
+        """The networks of a role, loaded when they are first needed."""
+        if role not in self._loaded:
+            self._loaded[role] = self.engines[role].load()
+        return self._loaded[role]
 
 
-def square_of_interest(image: np.ndarray) -> Roi | None:
-    """What the detector sees: the square around the field of view; None if all is black."""
-    field = fov.field_of_view(image)
-    return None if field is None else roi.of_field(field)
-
-
-Turn = Callable[[Tensor], Tensor]
-
-
-def turns() -> list[tuple[Turn, Turn]]:
-    """The 8 symmetries of the square on (..., H, W), each with its inverse."""
-
-    def turn(quarters: int, flip: bool) -> tuple[Turn, Turn]:
-        def do(x: Tensor) -> Tensor:
-            return torch.rot90(x.flip(-1) if flip else x, quarters, (-2, -1))
-
-        def undo(x: Tensor) -> Tensor:
-            back = torch.rot90(x, -quarters, (-2, -1))
-            return back.flip(-1) if flip else back
-
-        return do, undo
-
-    return [turn(quarters, flip) for flip in (False, True) for quarters in range(4)]
+def _planes(crops: np.ndarray) -> np.ndarray:
+    """(N, S, S, 3) -> (N, 3, S, S)."""
+    return crops.transpose(0, 3, 1, 2)
 
 
 def locate(
@@ -176,13 +201,19 @@ def locate(
     scale: float,
     calibration: Calibration | None = None,
 ) -> Detection:
-    """The disc in one detector map.
+    """Find the disc in one map of the detector.
 
-    `disc` is (S, S) float in [0, 1] over the square `seen` of the frame. The confidence is the peak
-    of the lightly blurred map, calibrated; the disc is the region around that peak above half of
-    it, and the ROI is centred on its centroid with a side of `scale` times its equal-area diameter.
-    A map that is not finite gives a confidence of NaN. `two` is set by another region above half of
-    the peak that SECOND_PEAK, LIKE_SIZE and FAR take for a second disc.
+    The confidence is the calibrated peak of the lightly blurred map, or NaN if the map is not
+    finite. The disc is the region around the peak above half of it. The ROI is centred on the
+    centroid of the disc. `two` is set if another region above half of the peak is also a disc by
+    SECOND_PEAK, LIKE_SIZE and FAR.
+
+    Args:
+        disc: (S, S) float in [0, 1].
+        seen: the square of the frame that the map covers.
+        least_confidence: confidence from which a disc counts as found.
+        scale: side of the ROI, in equal-area diameters of the disc.
+        calibration: of the confidence; None for the peak itself.
     """
     if not np.isfinite(disc).all():
         return Detection(math.nan, None)
@@ -213,7 +244,7 @@ def locate(
 
 
 def centre_inside(mask: np.ndarray, region: Roi | None) -> bool:
-    """Whether the centre of a ROI lies inside the disc of an HW mask of its frame."""
+    """Whether the centre of a ROI is inside the disc of an HW mask of its frame."""
     if region is None:
         return False
     row, column = int(region.y + region.size / 2), int(region.x + region.size / 2)

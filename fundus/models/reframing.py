@@ -1,11 +1,11 @@
-"""The ROI of a picture that is a disc crop already: the segmenter itself finds the disc.
+"""The ROI of a precropped picture, in which the segmenter itself finds the disc.
 
-A crop may be cut at any tightness, and a segmenter draws well only at the scale that it knows. So
-the picture is looked at again and again, each time at the ROI that the last answer asks for, until
-the answers come to rest. On crops of 3 disc diameters they may rest at a false disc, twice as large
-as the true one. So the search is made from the whole picture and from its middle, and the surer end
-is taken: of 24 crops of ORIGA and MESSIDOR-like frames the true end was the surer one in all, three
-of which the whole picture had led astray.
+A crop may have any tightness, and a segmenter is accurate only at the scale that it was trained at.
+So the segmenter runs repeatedly, each time on the ROI of the disc that it drew last, until the ROI
+no longer changes. On crops of 3 disc diameters this search may end at a false disc, twice as large
+as the true one. It therefore starts from the whole picture and from its middle, and the end with
+the higher certainty is taken. On 24 crops of ORIGA and MESSIDOR-like frames that was always the
+true disc, including three for which the search from the whole picture had failed.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from fundus.anatomy.labels import disc_of
-from fundus.images import roi
-from fundus.images.roi import Roi
+from fundus.field import roi
+from fundus.field.roi import Roi
 from fundus.models.thresholds import Thresholds
 
 STARTS = (1.0, 0.6)
-"""Sides of the squares where a search begins, in longer sides of the picture."""
+"""Sides of the squares from which a search starts, in longer sides of the picture."""
 LOOKS = 8
-"""Single passes at most for each start."""
+"""Most passes per start."""
 AT_REST = 0.01
-"""Change of the disc's diameter, and movement of its centre in diameters, that ends a search."""
+"""Change of the disc's diameter, and movement of its centre, below which a search ends; relative to
+the diameter."""
 SMALLEST, LARGEST = 0.2, 1.1
-"""Diameters of a disc, in shorter sides of its crop, that are believed."""
+"""Plausible diameters of a disc, in shorter sides of its crop."""
 
 Ask = Callable[[np.ndarray], np.ndarray]
 """A (side, side, 3) uint8 RGB crop -> (2, side, side) probabilities, disc then cup, of one pass."""
@@ -37,7 +38,7 @@ class _Disc:
     """Centre, pixels of the picture."""
     y: float
     diameter: float
-    """Equal-area, pixels of the picture."""
+    """Equal-area diameter, pixels of the picture."""
     sureness: float
     """Mean distance of the disc's probabilities from a half, 0 to 1."""
 
@@ -45,11 +46,18 @@ class _Disc:
 def settle(
     picture: np.ndarray, ask: Ask, thresholds: Thresholds, *, side: int, scale: float
 ) -> Roi:
-    """The square of `scale` disc diameters around the disc of a disc crop.
+    """Find the square of `scale` disc diameters around the disc of a precropped picture.
 
-    picture: HWC uint8 RGB, any size and aspect; side: the segmenter's input, pixels. The ROI is in
-    pixels of the picture and may reach outside it. A picture in which no disc is drawn, or one of a
-    size that is not believed, is taken whole.
+    Args:
+        picture: HWC uint8 RGB, any size and aspect ratio.
+        ask: runs the segmenter on one crop.
+        thresholds: where probabilities become masks.
+        side: of the segmenter's input, pixels.
+        scale: side of the ROI in disc diameters.
+
+    Returns:
+        The ROI in pixels of the picture; it may reach outside. The whole picture if no disc of a
+        plausible size is found.
     """
     height, width = picture.shape[:2]
     ends = []
@@ -66,13 +74,13 @@ def settle(
 def _search(
     picture: np.ndarray, where: Roi, ask: Ask, thresholds: Thresholds, side: int, scale: float
 ) -> _Disc | None:
-    """Where the answers come to rest; None where they lead nowhere."""
+    """The disc at which the search ends; None if it finds no plausible one."""
     height, width = picture.shape[:2]
     disc = None
     for _ in range(LOOKS):
         before = disc
-        # The first look is at the picture as it is: mirrored margins of a crop that is not square
-        # show a second disc, and the search then takes longer (1.56 to 1.38 diameters at 3).
+        # The first pass has black margins: mirrored margins of a crop that is not square show a
+        # second disc, and the search then takes longer (1.56 to 1.38 diameters at 3).
         maps = ask(roi.crop(picture, where, side, mirrored=before is not None))
         disc = _drawn(maps, where, thresholds)
         if disc is None or not SMALLEST < disc.diameter / min(height, width) < LARGEST:
@@ -86,7 +94,7 @@ def _search(
 
 
 def _drawn(maps: np.ndarray, where: Roi, thresholds: Thresholds) -> _Disc | None:
-    """The disc in the maps of a ROI; None where there is none."""
+    """The disc in the maps of a ROI; None if there is none."""
     rows, columns = np.nonzero(disc_of(thresholds.draw(maps).mask))
     if not len(rows):
         return None
@@ -98,6 +106,6 @@ def _drawn(maps: np.ndarray, where: Roi, thresholds: Thresholds) -> _Disc | None
 
 
 def _apart(one: _Disc, other: _Disc) -> float:
-    """How far two discs differ, in diameters of the first."""
+    """The largest difference of two discs in location or diameter, in diameters of the first."""
     moved = (one.x - other.x, one.y - other.y, one.diameter - other.diameter)
     return max(map(abs, moved)) / one.diameter

@@ -1,4 +1,4 @@
-"""Where probabilities become decisions. No torch: the stages that measure do without."""
+"""Thresholds on probabilities, without torch, which measuring does not need."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from fundus.anatomy.postprocess import Cleaned, clean
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where probabilities become decisions."""
+    """The thresholds of a bundle."""
 
     disc_found: float = 0.5
     """Confidence from which a disc counts as found."""
@@ -19,10 +19,10 @@ class Thresholds:
     cup: float = 0.5
     """Probability from which a pixel is cup."""
     ovals: bool | None = None
-    """Draw disc and cup as ellipses (fundus.anatomy.postprocess); None and False: as they come."""
+    """Draw disc and cup as ellipses (fundus.anatomy.postprocess); None and False: as segmented."""
     confidence: tuple[float, float] | None = None
-    """Slope and offset that make a detector map's peak a share of right answers
-    (fundus.models.confidence); None: the peak as it is."""
+    """Slope and offset of the calibrated confidence (fundus.models.confidence); None: the peak of
+    the detector's map is the confidence."""
 
     def __post_init__(self) -> None:
         if self.confidence is not None:
@@ -33,5 +33,5 @@ class Thresholds:
         return clean(maps, disc_threshold=self.disc, cup_threshold=self.cup, ovals=bool(self.ovals))
 
     def described(self) -> dict[str, Any]:
-        """JSON-ready values, unset ones left out: a bundle without them keeps its digest."""
+        """The values for JSON, without unset ones: a bundle without them keeps its digest."""
         return {k: v for k, v in vars(self).items() if v is not None}

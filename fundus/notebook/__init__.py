@@ -1,1 +1,1 @@
-"""What notebooks call: one picture measured, and a results place read. No Ray."""
+"""Functions for notebooks, without Ray: measure one picture, and read results."""

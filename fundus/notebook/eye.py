@@ -1,4 +1,4 @@
-"""One measured picture, as a notebook has it."""
+"""One measured picture, for notebooks."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,8 +7,8 @@ import numpy as np
 
 from fundus.anatomy.biomarkers import rim_profile
 from fundus.anatomy.labels import cup_of, disc_of
-from fundus.images import roi
-from fundus.images.roi import Roi
+from fundus.field import roi
+from fundus.field.roi import Roi
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,27 +18,27 @@ DISC_COLOUR, CUP_COLOUR = "#00c2c7", "#ffd23f"
 
 @dataclass(frozen=True, eq=False)
 class Eye:
-    """What screening measures in one picture, under the names of the row's columns.
+    """The measures of one picture, under the names of a row's columns.
 
-    What could not be measured is None, never 0.
+    A value that could not be measured is None, never 0.
     """
 
     status: str
-    """"ok", or why nothing was measured: one word of `fundus.ledger.row.STATUSES`."""
+    """One word of `fundus.ledger.row.STATUSES`; "ok" if the picture was measured."""
     reason: str | None
-    """A sentence on the status; None where it is "ok"."""
+    """Why the status is not "ok", in one sentence; None if it is."""
     quality: float | None = None
     """Gradability, 0 to 1."""
     sharpness: float | None = None
     """Contrast of fine structure in the field."""
     field_red: float | None = None
-    """Mean red of the field, 0 to 255; the next two are its green and blue."""
+    """Mean red of the field, 0 to 255; the next two fields are green and blue."""
     field_green: float | None = None
     field_blue: float | None = None
     laterality: str | None = None
     """"OD" (right eye) or "OS" (left eye)."""
     disc_confidence: float | None = None
-    """Of the detector, 0 to 1."""
+    """Confidence of the detector, 0 to 1."""
     vcdr: float | None = None
     """Vertical cup-to-disc ratio."""
     vcdr_sd: float | None = None
@@ -48,12 +48,12 @@ class Eye:
     area_cdr: float | None = None
     """Cup area over disc area."""
     rim_inferior: float | None = None
-    """Mean rim width of the inferior sector, vertical disc diameters; the next three alike."""
+    """Mean rim width of the inferior sector in vertical disc diameters; the next three likewise."""
     rim_superior: float | None = None
     rim_nasal: float | None = None
     rim_temporal: float | None = None
     risk: float | None = None
-    """Calibrated risk of glaucoma, 0 to 1; None where the bundle is not calibrated."""
+    """Calibrated risk of glaucoma, 0 to 1; None if the bundle is not calibrated."""
     referable: bool | None = None
     """Whether the risk reaches the referral threshold; None without a risk."""
     flags: tuple[str, ...] = ()
@@ -63,13 +63,13 @@ class Eye:
     picture: np.ndarray | None = None
     """(S, S, 3) uint8 RGB: the ROI as the segmenter saw it."""
     mask: np.ndarray | None = None
-    """(S, S) uint8 {0 background, 1 rim, 2 cup} in the ROI frame."""
+    """(S, S) uint8 {0 background, 1 rim, 2 cup} in ROI coordinates."""
     size: tuple[int, int] | None = None
     """Height and width of the upright original frame, pixels."""
 
     @property
     def rim_profile(self) -> np.ndarray | None:
-        """(72,) float: rim width by angle, as `fundus.anatomy.biomarkers.rim_profile` has it."""
+        """(72,) float: rim width by angle, see `fundus.anatomy.biomarkers.rim_profile`."""
         return None if self.mask is None else rim_profile(self.mask)
 
     def mask_in_frame(self) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""A results place as a table: one row for each picture, its mask decoded when it is asked for."""
+"""Results as a table with one row per picture; masks are decoded on demand."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from fundus.errors import ConfigurationError
-from fundus.images import roi
-from fundus.images.roi import Roi
+from fundus.field import roi
+from fundus.field.roi import Roi
 from fundus.ledger import row, table
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ MASK = "mask_png"
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The current rows of a results place. Masks stay encoded until one is asked for."""
+    """The current rows of the results. Masks are decoded on demand."""
 
     table: pa.Table
-    """The rows, columns as `fundus.ledger.row.SCHEMA` has them."""
+    """The rows, with the columns of `fundus.ledger.row.SCHEMA`."""
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -35,15 +35,15 @@ class Results:
             yield from batch.to_pylist()
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The rows as a DataFrame, without the masks; wants pandas."""
+        """The rows as a DataFrame, without the masks; needs pandas."""
         columns = [name for name in self.table.column_names if name != MASK]
         return self.table.select(columns).to_pandas()
 
     def mask(self, number: int, *, in_frame: bool = False) -> np.ndarray | None:
-        """The mask of one row, numbered from 0 as in the table; None where nothing was measured.
+        """The mask of one row, numbered from 0 as in the table; None if nothing was measured.
 
-        (S, S) uint8 {0 background, 1 rim, 2 cup} in the ROI frame; with `in_frame` (H, W) in
-        pixels of the original frame. IndexError where there is no such row.
+        (S, S) uint8 {0 background, 1 rim, 2 cup} in ROI coordinates; with `in_frame` (H, W) in
+        pixels of the original frame. IndexError if there is no such row.
         """
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
@@ -52,18 +52,18 @@ class Results:
 
 
 def read_results(place: str, *, columns: list[str] | None = None) -> Results:
-    """Read the current rows of a results place.
+    """Read the current rows of the results.
 
     Args:
-        place: folder or s3:// URI that a screening wrote into.
-        columns: only these; None for all. Masks need mask_png, and in the frame also roi_x, roi_y,
-            roi_size, height and width.
+        place: folder or s3:// URI of the results.
+        columns: read only these; None for all. Masks need mask_png, and in the frame also roi_x,
+            roi_y, roi_size, height and width.
 
     Returns:
-        The rows: one for each picture of every object of the archive, failures included.
+        One row per picture of every object of the archive, including failures.
 
     Raises:
-        ConfigurationError: nothing was published there, or a column is not known.
+        ConfigurationError: there are no results yet, or a column is unknown.
     """
     unknown = sorted(set(columns or ()) - set(row.SCHEMA.names))
     if unknown:
@@ -72,7 +72,7 @@ def read_results(place: str, *, columns: list[str] | None = None) -> Results:
 
 
 def mask_of(one: Mapping[str, Any], *, in_frame: bool = False) -> np.ndarray:
-    """The mask of a row that has one, in the ROI frame or in the original frame."""
+    """The mask of a row that has one, in ROI or original coordinates."""
     mask = cv2.imdecode(np.frombuffer(one[MASK], np.uint8), cv2.IMREAD_UNCHANGED)
     assert mask is not None, "the row's mask is no PNG"
     if not in_frame:

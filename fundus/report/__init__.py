@@ -1,1 +1,1 @@
-"""Pages that people look at: a run, an adaptation, two bundles. No server, no outside request."""
+"""HTML pages of a run, an adaptation and two bundles. They need no server and send no request."""

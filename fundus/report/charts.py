@@ -1,7 +1,7 @@
 """Charts of a page, drawn by matplotlib as SVG: sharp in print and readable without a script."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fundus.report.pictures import data_uri
 
@@ -79,7 +80,26 @@ def distribution(
     return Chart(_svg(figure), f"Distribution of {label}. {words}.")
 
 
-def curves(rows: Sequence[dict[str, float]], prefix: str, label: str) -> Chart | None:
+def against(before: np.ndarray, after: np.ndarray, names: tuple[str, str]) -> Chart | None:
+    """A point for each eye: (N,) vCDR before and after, with the diagonal. None without points."""
+    known = np.isfinite(before) & np.isfinite(after)
+    if not known.any():
+        return None
+    x, y = before[known], after[known]
+    figure, axes = _figure(width=3.3, height=3.1)
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
+    axes.plot(x, y, ".", color=COLOURS[0], alpha=0.6, markersize=6, rasterized=len(x) > 500)
+    axes.set(xlabel=f"vCDR, {names[0]}", ylabel=f"vCDR, {names[1]}", xlim=(0, 1), ylim=(0, 1))
+    axes.set_aspect("equal")
+    higher = float(np.mean(y > x))
+    return Chart(
+        _svg(figure),
+        f"vCDR of {len(x)} eyes, {names[1]} against {names[0]}: {higher:.0%} lie above the"
+        " diagonal.",
+    )
+
+
+def curves(rows: Sequence[Mapping[str, float]], prefix: str, label: str) -> Chart | None:
     """The columns of a training's epochs that start with `prefix`, over epochs."""
     names = [name for name in (rows[0] if rows else ()) if name.startswith(prefix)]
     if not names:
@@ -88,8 +108,11 @@ def curves(rows: Sequence[dict[str, float]], prefix: str, label: str) -> Chart |
     epochs = [one["epoch"] for one in rows]
     for number, name in enumerate(names):
         style = {"color": COLOURS[number % 3], "linestyle": DASHES[number % 3]}
-        axes.plot(epochs, [one[name] for one in rows], label=name, linewidth=1.5, **style)
+        axes.plot(
+            epochs, [one[name] for one in rows], label=name, linewidth=1.5, marker=".", **style
+        )
     axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(frameon=False, fontsize=8)
     last = ", ".join(f"{name} {rows[-1][name]:.3f}" for name in names)
     return Chart(_svg(figure), f"{label} over {len(rows)} epochs; at the end {last}.")

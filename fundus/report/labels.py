@@ -1,4 +1,4 @@
-"""A grader's exported verdicts as a manifest: labels for calibration, pictures for training."""
+"""Turn exported verdicts into a manifest: labels for calibration, pictures for training."""
 
 import csv
 from collections import Counter
@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
 
 from fundus.errors import ConfigurationError
 from fundus.ledger import table
@@ -24,11 +25,11 @@ COLUMNS = ("image", "mask", "annotation", "id", "set", "glaucoma", "laterality",
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a file of verdicts."""
+    """The labelled set that was made from a file of verdicts."""
 
     manifest: Path
     counts: Mapping[str, int]
-    """Verdicts by word; `gone`: those whose picture or row cannot be had any more."""
+    """Number of verdicts by word; `gone`: those whose picture or row is no longer available."""
     masks: int
 
     @property
@@ -43,19 +44,19 @@ def write(
 ) -> Made:
     """Write `manifest.csv`, `images/` and `masks/` into a folder, for `manifest:` sets.
 
-    The label is the grader's: `glaucoma` is 1 where the grader calls the eye a suspect, by agreeing
-    with the page or by contradicting it, and 0 where not. Eyes called ungradable are left out. The
-    page's own mask comes along where the grader agreed and did not call the outline wrong. Pictures
-    are written as PNG, whole; they are pictures of patients and stay where you put them.
+    The label is the grader's: `glaucoma` is 1 if the grader calls the eye a suspect, by agreeing
+    with the page or by contradicting it, and else 0. Eyes called ungradable are left out. The mask
+    of the page is included if the grader agreed and did not call the outline wrong. Pictures are
+    written whole, as PNG. They are pictures of patients.
 
     Args:
-        place: the results place that the report was written from.
+        place: the results of the report.
         verdicts: the CSV file that the report exported.
-        folder: made if it is not there.
-        sources: where the bytes of a URI lie, for rows whose URIs are pseudonyms.
+        folder: created if it does not exist.
+        sources: the URI of the bytes for each pseudonym, if the rows have pseudonyms.
 
     Raises:
-        ConfigurationError: the file is no export of a report, or holds an unknown word.
+        ConfigurationError: the file is not an export of a report, or has an unknown word.
     """
     given = _read(verdicts)
     rows = {(one["uri"], one["frame"]): one for one in _rows(place, given)}
@@ -82,7 +83,7 @@ def write(
 
 
 def _read(verdicts: Path) -> list[dict[str, str]]:
-    """The lines that hold a verdict, checked."""
+    """Read and check the lines with a verdict."""
     with verdicts.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = set(NEEDED) - set(reader.fieldnames or ())
@@ -104,14 +105,10 @@ def _read(verdicts: Path) -> list[dict[str, str]]:
 
 
 def _rows(place: Place, given: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """The rows that the verdicts are on; one that was screened anew since is another row."""
-    current = table.read(place.uri)
-    uris, runs = {one["uri"] for one in given}, {one["run_id"] for one in given}
-    keep = [
-        uri in uris and run in runs
-        for uri, run in zip(current["uri"].to_pylist(), current["run_id"].to_pylist(), strict=True)
-    ]
-    return current.filter(keep).to_pylist()
+    """The rows that the verdicts refer to; a picture that was screened again has another row."""
+    uris, runs = ({one[name] for one in given} for name in ("uri", "run_id"))
+    where = pc.field("uri").isin(sorted(uris)) & pc.field("run_id").isin(sorted(runs))
+    return table.read(place.uri, where=where).to_pylist()
 
 
 def _sample(

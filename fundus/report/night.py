@@ -1,4 +1,4 @@
-"""A finished run in one step: compared with earlier runs and the source, then shown on a page."""
+"""After a run: compare it with earlier runs and the source, and write its report."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ def show(
     """Compare a run with earlier runs and with the bundle's source, and write its report.
 
     Args:
-        place: an open results place with at least one finished run.
+        place: results with at least one finished run.
         config: which run, and what the report shows.
         bundle: folder or s3:// URI of the bundle that screened.
-        uri_map: the file in which screening wrote which pseudonym is which URI.
+        uri_map: the file with the URI of each pseudonym, as screening wrote it.
 
     Returns:
-        Where the report lies, and what the comparison found. The sentence of the comparison is in
-        the run's `summary.json` too.
+        The report, and the result of the comparison, whose sentence is also in the run's
+        `summary.json`.
 
     Raises:
         ConfigurationError: no run has been published, or none has the id that was given.
@@ -42,7 +42,7 @@ def show(
 
 
 def lines(written: run.Written, drift: nights.Drift) -> list[str]:
-    """What a terminal says of a report: whether the pictures changed, and how to open the page."""
+    """The lines for a terminal: whether the pictures changed, and how to open the page."""
     command = [f"  {drift.command}"] if drift.command else []
     return [
         drift.sentence,

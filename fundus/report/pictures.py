@@ -1,4 +1,4 @@
-"""The suspects' pictures, read again from the archive: rows carry masks, not pictures."""
+"""The pictures of the suspects, read again from the archive, because rows contain only masks."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,26 +7,29 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fundus.images import roi
+from fundus.archive.entries import Entry
+from fundus.archive.fetch import FetchFailed, Retry, fetch_many
+from fundus.decoding.sandbox import Decoder
+from fundus.field import roi
+from fundus.field.roi import Roi
 from fundus.images.decode import Refused
-from fundus.images.roi import Roi
-from fundus.images.sandbox import Decoder
-from fundus.storage.entries import Entry
-from fundus.storage.fetch import FetchFailed, Retry, fetch_many
 from fundus.storage.uris import scheme_of
 
 HASTY = Retry(tries=3, deadline_s=30.0)
-"""A picture that storage does not give soon is drawn without: the report shall not wait for it."""
+"""Few retries: an eye whose picture does not come soon is shown by its mask alone."""
 JPEG_QUALITY = 82
 
 
 def originals(
     rows: Sequence[Mapping[str, Any]], sources: Mapping[str, str] | None = None
 ) -> Iterator[np.ndarray | None]:
-    """Each row's whole picture, HWC uint8 RGB; None where it cannot be had any more.
+    """Yield the whole picture of each row, HWC uint8 RGB; None if it is no longer available.
 
-    An object that has changed since it was screened counts as gone: its etag is asked for. sources:
-    where the bytes of a URI lie, by URI, for rows whose URIs are pseudonyms.
+    An object that has changed since it was screened counts as gone, by its ETag.
+
+    Args:
+        rows: columns `uri`, `etag` and `frame`.
+        sources: the URI of the bytes for each pseudonym, if the rows have pseudonyms.
     """
     decode = Decoder()
     entries = [_entry(one, sources or {}) for one in rows]
@@ -57,8 +60,13 @@ def roi_jpeg(picture: np.ndarray, one: Mapping[str, Any], side: int) -> bytes:
     """The row's ROI of its picture as a JPEG of side x side pixels."""
     where = Roi(one["roi_x"], one["roi_y"], one["roi_size"])
     crop = roi.crop(picture, where, side)
+    return jpeg(crop)
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    """HWC uint8 RGB as a JPEG."""
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    return cv2.imencode(".jpg", crop[..., ::-1], options)[1].tobytes()
+    return cv2.imencode(".jpg", picture[..., ::-1], options)[1].tobytes()
 
 
 def data_uri(content: bytes, kind: str) -> str:

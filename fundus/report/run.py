@@ -3,9 +3,9 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,16 @@ import pyarrow.parquet as pq
 
 from fundus.errors import ConfigurationError
 from fundus.ledger import row, table
+from fundus.notebook.results import mask_of
 from fundus.report import charts, pictures, worklist
-from fundus.report.page import render
+from fundus.report.outlines import outlines
+from fundus.report.page import render, shared_folder
 from fundus.report.worklist import Row, Worklist
 from fundus.storage.places import Place
 
 FIRST = "index.html"
-EYES_A_PAGE = 200
-"""Eyes whose outlines a page carries: about 150 kB of it."""
+EYES_PER_PAGE = 200
+"""Eyes with outlines per page: about 150 kB of it."""
 MOST_LISTED = 10_000
 """Rows that the first page lists: about 1.2 MB of it."""
 REASONS_SHOWN = 20
@@ -32,7 +34,7 @@ COLUMNS = (
     *("name", "frame", "frames", "status", "error", "eye", "eyeSource", "vcdr", "sd", "risk"),
     *("percentile", "suspect", "quality", "confidence", "rim", "flags", "fellow", "page"),
 )
-"""What the script has of each row; as columns, for there are thousands of rows."""
+"""The values of each row for the script; as columns, because there are thousands of rows."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,20 @@ class Config:
     """What a report shows."""
 
     run_id: str | None = None
-    """None: the newest run that has rows."""
+    """The run; None for the newest run that has rows."""
     most_pictures: int = 40
     """Eyes whose pictures are read again from the archive: suspects first, with fellow eyes."""
     site: str = ""
-    """The name of the hospital or programme, if it is to be named."""
+    """The name of the hospital or programme; "" for none."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written."""
+    """The report and its counts."""
 
     run_id: str
     uri: str
-    """Of the first page."""
+    """URI of the first page."""
     pages: int
     suspects: int
     pictures: int
@@ -68,25 +70,26 @@ def write(
     drift: Mapping[str, Any] | None = None,
     sources: Mapping[str, str] | None = None,
 ) -> Written:
-    """Write `reports/<run>/index.html` and its further pages into a results place.
+    """Write `reports/<run>/index.html` and its further pages into the results.
 
     Args:
-        place: an open results place with at least one finished run.
+        place: results with at least one finished run.
         config: which run, and how many pictures.
         source_vcdr: (N,) float, the vCDR that the bundle measured on its labelled source.
-        drift: what `fundus.drift` found, for the template; None shows nothing.
-        sources: where the bytes of a URI lie, for rows whose URIs are pseudonyms.
+        drift: the result of `fundus.drift`, for the template; None shows nothing.
+        sources: the URI of the bytes for each pseudonym, if the rows have pseudonyms.
 
     Returns:
-        Where the first page lies, and counts.
+        The URI of the first page, and counts.
 
     Raises:
         ConfigurationError: no run has been published, or none has the id that was given.
     """
     config = config or Config()
-    everything = table.read(place.uri)
+    everything = table.read(place.uri, ["run_id", "vcdr"])
     run_id = _run(everything, config.run_id, place)
-    rows = everything.filter(pc.equal(everything["run_id"], run_id))
+    # Masks of this run alone: those of a whole archive would not fit into memory.
+    rows = table.read(place.uri, where=pc.field("run_id") == run_id)
     earlier = everything.filter(pc.not_equal(everything["run_id"], run_id))
     listed = worklist.worklist(rows, everything["vcdr"].to_numpy(), MOST_LISTED)
     fellows = worklist.fellows(listed.rows)
@@ -94,8 +97,8 @@ def write(
     outlined = [one for one in listed.rows if one["mask_png"] is not None]
     usual = worklist.usual_rim([worklist.tsnit(one) for one in outlined[:2000]])
     parts = [
-        range(start, min(start + EYES_A_PAGE, len(outlined)))
-        for start in range(0, max(1, len(outlined)), EYES_A_PAGE)
+        range(start, min(start + EYES_PER_PAGE, len(outlined)))
+        for start in range(0, max(1, len(outlined)), EYES_PER_PAGE)
     ]
     names = [FIRST, *(f"eyes-{number:03d}.html" for number in range(2, len(parts) + 1))]
     common = {
@@ -113,8 +116,8 @@ def write(
         "results": place.uri,
         "pictures": _about_pictures(len(shown), config.most_pictures, len(outlined)),
     }
-    prefix = _prefix([one["uri"] for one in listed.rows])
-    page_of = {number: number // EYES_A_PAGE for number in range(len(outlined))}
+    prefix = shared_folder([one["uri"] for one in listed.rows])
+    page_of = {number: number // EYES_PER_PAGE for number in range(len(outlined))}
     folder = f"reports/{run_id}"
     for name, part in reversed(list(zip(names, parts, strict=True))):
         first = name == FIRST
@@ -144,7 +147,7 @@ def write(
 
 
 def sources(uri_map: Path) -> dict[str, str]:
-    """Where the bytes of each pseudonym lie, as screening wrote it into its map of URIs."""
+    """The URI of each pseudonym, from the map that screening wrote (`--uri-map`)."""
     columns = pq.read_table(uri_map).to_pydict()
     return dict(zip(columns["uri"], columns["source"], strict=True))
 
@@ -155,7 +158,9 @@ def _run(everything: pa.Table, asked: str | None, place: Place) -> str:
         return max(known)
     if asked not in known or asked is None:
         what = f"the run {asked}" if asked else "any run"
-        raise ConfigurationError(f"{place.uri} holds no current row of {what}: screen first")
+        raise ConfigurationError(
+            f"{place.uri} has no current row of {what}: screen first, or give another --run"
+        )
     return asked
 
 
@@ -186,7 +191,7 @@ def _on_page(
     fellows: Mapping[int, int],
     page_of: Mapping[int, int],
 ) -> list[Any]:
-    """One row as the script has it, in the order of `COLUMNS`."""
+    """One row for the script, in the order of `COLUMNS`."""
     fellow = fellows.get(number)
     sides = ("inferior", "superior", "nasal", "temporal")
     return [
@@ -205,7 +210,7 @@ def _on_page(
 
 
 def _detail(one: Row, picture: str | None) -> dict[str, Any]:
-    disc, cup = worklist.outlines(one)
+    disc, cup = outlines(mask_of(one))
     return {"picture": picture, "disc": disc, "cup": cup, "rim": worklist.tsnit(one)}
 
 
@@ -283,14 +288,3 @@ def _about_pictures(shown: int, most: int, outlined: int) -> str:
         f" archive: the first {most}, fellow eyes among them, where the archive can be reached. The"
         " others are drawn from the mask alone."
     )
-
-
-def _prefix(uris: Sequence[str]) -> str:
-    """The folder that all URIs share, with its slash."""
-    if not uris:
-        return ""
-    low, high = min(uris), max(uris)
-    shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-    cut = low[:shared].rfind("/") + 1
-    name = PurePosixPath(low[cut:]).name
-    return low[:cut] if name else ""

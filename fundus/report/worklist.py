@@ -1,27 +1,22 @@
-"""The order in which a grader looks at a run's rows, and what the page says of each."""
+"""The order in which a grader sees the rows of a run, and the values that the page derives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fundus.anatomy.biomarkers import rim_profile
-from fundus.anatomy.labels import cup_of, disc_of
 from fundus.ledger import row
 from fundus.notebook.results import mask_of
 
 RISK, PERCENTILE = "risk", "percentile"
 SUSPECT_PERCENTILE = 95.0
-"""Without a calibrated risk, the eyes from this percentile of vCDR on are called suspects."""
-SMOOTH = 2
-UNIT = 1000
-"""Outlines are whole numbers from 0 to UNIT, the ROI's side."""
+"""Without a calibrated risk, eyes at or above this percentile of vCDR are suspects."""
 RAYS = 36
-"""Angles of a rim profile on the page: one for each ten degrees."""
+"""Angles of a rim profile on the page: one per ten degrees."""
 
 Row = dict[str, Any]
 
@@ -31,9 +26,9 @@ class Worklist:
     """A run's rows, suspects first."""
 
     rows: list[Row]
-    """As `row.SCHEMA` has them, and `percentile` (0 to 100, or None) and `suspect` (bool)."""
+    """Columns of `row.SCHEMA`, and `percentile` (0 to 100, or None) and `suspect` (bool)."""
     order: str
-    """`RISK` where the bundle is calibrated, else `PERCENTILE`."""
+    """`RISK` if the bundle is calibrated, else `PERCENTILE`."""
     left_out: int
     """Rows beyond the most that a report lists."""
 
@@ -44,10 +39,12 @@ class Worklist:
 
 
 def worklist(rows: pa.Table, archive_vcdr: np.ndarray, most: int) -> Worklist:
-    """Order a run's rows (columns of `row.SCHEMA`): by risk, else by vCDR; the unmeasured last.
+    """Order the rows of a run by risk, or else by vCDR, with unmeasured rows last.
 
-    archive_vcdr: (N,) float, the vCDR of every current row of the results place, which percentiles
-    refer to. most: rows that are kept.
+    Args:
+        rows: columns of `row.SCHEMA`.
+        archive_vcdr: (N,) float, the vCDR of all current rows, to which percentiles refer.
+        most: rows in the list.
     """
     risk, vcdr = (rows[name].to_numpy() for name in ("risk", "vcdr"))
     calibrated = bool(np.isfinite(risk).any())
@@ -73,13 +70,6 @@ def percentile(vcdr: float | None, ordered: np.ndarray) -> float | None:
     return float(100 * np.searchsorted(ordered, vcdr, side="right") / len(ordered))
 
 
-def outlines(one: Row) -> tuple[list[list[int]], list[list[int]]]:
-    """The disc's and the cup's outline of a row: flat lists x, y, x, y in units of the ROI."""
-    mask = mask_of(one)
-    found = [[_flat(each, mask.shape[0]) for each in _contours(part)] for part in _parts(mask)]
-    return found[0], found[1]
-
-
 def tsnit(one: Row) -> list[float | None]:
     """Rim width by angle in the order of an OCT's profile: temporal, superior, nasal, inferior.
 
@@ -90,7 +80,7 @@ def tsnit(one: Row) -> list[float | None]:
 
 
 def ordered_as_tsnit(profile: np.ndarray, laterality: str | None) -> list[float | None]:
-    """A profile of `rim_profile`, which runs right, below, left, above, as `tsnit` orders it."""
+    """A profile of `rim_profile` (right, below, left, above) in the order of `tsnit`."""
     half = len(profile) // 2
     # A right eye's temporal side is on the left: left, above, right, below. A left eye is mirrored.
     turned = profile[::-1] if laterality == "OS" else np.roll(profile, -half)
@@ -106,9 +96,9 @@ def usual_rim(profiles: Sequence[Sequence[float | None]]) -> list[list[float]]:
 
 
 def fellows(rows: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """For each row the row of the same subject's other eye, where the rows tell: index by index.
+    """The row of the same subject's other eye for each row, if it is known: index by index.
 
-    Of several pictures of one eye the measured one of the best quality counts.
+    If there are several pictures of one eye, the measured one with the best quality counts.
     """
     eyes: dict[tuple[str, str], int] = {}
     for number, one in enumerate(rows):
@@ -123,22 +113,3 @@ def fellows(rows: Sequence[Mapping[str, Any]]) -> dict[int, int]:
         for number, one in enumerate(rows)
         if one["laterality"] and (one["subject"], other[one["laterality"]]) in eyes
     }
-
-
-def _parts(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return disc_of(mask), cup_of(mask)
-
-
-def _contours(inside: np.ndarray) -> list[np.ndarray]:
-    """Outlines of a region at `SMOOTH` times the mask's resolution, without its steps."""
-    large = cv2.resize(inside.astype(np.float32), None, fx=SMOOTH, fy=SMOOTH)
-    large = cv2.GaussianBlur(large, (0, 0), SMOOTH)
-    found, _ = cv2.findContours(
-        (large > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
-    return [cv2.approxPolyDP(each, 0.002 * large.shape[0], True) for each in found]
-
-
-def _flat(contour: np.ndarray, side: int) -> list[int]:
-    scaled = (contour.reshape(-1, 2) + 0.5) * (UNIT / (SMOOTH * side))
-    return [int(value) for value in scaled.round().reshape(-1)]

@@ -1,1 +1,1 @@
-"""What screening and training share of a running Ray: session, workers, logs, metrics."""
+"""Helpers for a running Ray that screening and training share: session, workers, logs, metrics."""

@@ -1,7 +1,7 @@
-"""Logs as JSON lines with the run's id, on a cluster: FUNDUS_LOG=json asks for them.
+"""Logs as JSON lines with the run's id, for clusters, if FUNDUS_LOG is json.
 
-They go where Ray keeps the logs of every process, /tmp/ray/session_latest/logs on each node, with
-Ray's ids of job, node, worker and task in each line. On a terminal Ray's own text stays.
+Ray writes them with the logs of every process, to /tmp/ray/session_latest/logs on each node. Each
+line has Ray's ids of job, node, worker and task. Without FUNDUS_LOG logs are plain text.
 """
 
 import logging
@@ -16,11 +16,11 @@ TRAIN_LEAVES_THE_LOG = {
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
 }
-"""Else Ray Train puts handlers of its own, which print plain text, in the place of the job's."""
+"""Otherwise Ray Train replaces the job's handlers by its own, which print plain text."""
 
 
 def ray_options() -> dict[str, Any]:
-    """Arguments for `ray.init`; none unless FUNDUS_LOG is json."""
+    """Logging arguments for `ray.init`; none unless FUNDUS_LOG is json."""
     if not _as_json():
         return {}
     mark_records()
@@ -33,9 +33,10 @@ def ray_options() -> dict[str, Any]:
 
 
 def name_run(run_id: str) -> dict[str, str]:
-    """Name the run in this process's records from now on; what a worker's environment must hold.
+    """Add the run's id to all later log records of this process; nothing unless FUNDUS_LOG is json.
 
-    Nothing unless FUNDUS_LOG is json.
+    Returns:
+        The environment variables that workers need for the same.
     """
     if not _as_json():
         return {}
@@ -45,9 +46,9 @@ def name_run(run_id: str) -> dict[str, str]:
 
 
 def show() -> None:
-    """Print the library's own log, plainly; for the first worker, so that lines come once.
+    """Print the library's log as plain text. Only the first worker does, so that lines come once.
 
-    With FUNDUS_LOG=json it is Ray's to print, as the job's `ray.init` was told.
+    With FUNDUS_LOG=json Ray prints it, by the arguments of the job's `ray.init`.
     """
     logger = logging.getLogger("fundus")
     logger.setLevel(logging.INFO)
@@ -60,7 +61,7 @@ def show() -> None:
 
 
 def mark_records() -> None:
-    """From now on every record of this process says the run, once it has a name."""
+    """Add the run's id, once it is known, to all later log records of this process."""
     plain = logging.getLogRecordFactory()
 
     def marked(*args: Any, **kwargs: Any) -> logging.LogRecord:

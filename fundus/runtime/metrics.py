@@ -1,7 +1,7 @@
-"""What jobs count for Prometheus, beside Ray's own metrics; nothing without a Ray.
+"""Counters for Prometheus, beside Ray's own metrics; without a running Ray nothing is counted.
 
-Counters alone: rates and shares are the reader's queries (`deploy/grafana/fundus.json`). Ray
-exports each with the prefix `ray_` and the suffix `_total`, at the ports of its nodes' agents.
+Rates and shares are queries of the dashboard (`deploy/grafana/fundus.json`). Ray exports each
+counter with the prefix `ray_` and the suffix `_total`, at the ports of its nodes' agents.
 """
 
 from functools import cache
@@ -12,29 +12,29 @@ from ray.util.metrics import Counter
 COUNTERS = {
     "fundus_pictures": ("stage", "pictures that left a stage, whatever their status"),
     "fundus_rows": ("status", "rows by status, as they are measured"),
-    "fundus_fetch_retries": ("reason", "fetches tried again"),
+    "fundus_fetch_retries": ("reason", "retries of fetches"),
     "fundus_gate_decisions": ("decision", "adapted segmenters, published or refused"),
 }
-"""By name: the one label, and what is counted. A row that is computed twice is counted twice."""
+"""By name: its label, and its description. A row that is computed twice is counted twice."""
 
 
 def count_pictures(stage: str, count: int) -> None:
-    """So many pictures left a stage."""
+    """Count pictures that left a stage."""
     _count("fundus_pictures", stage, count)
 
 
 def count_rows(status: str, count: int) -> None:
-    """So many rows have this status."""
+    """Count rows of a status."""
     _count("fundus_rows", status, count)
 
 
 def count_retries(reason: str, count: int) -> None:
-    """So many fetches were tried again."""
+    """Count retries of fetches."""
     _count("fundus_fetch_retries", reason, count)
 
 
 def count_gate(*, published: bool) -> None:
-    """The gate decided on one adapted segmenter."""
+    """Count a decision of the gate."""
     _count("fundus_gate_decisions", "published" if published else "refused", 1)
 
 

@@ -1,4 +1,4 @@
-"""What a Ray has to give, now or when its cluster has grown: CPUs, GPUs, memory, reading nodes."""
+"""Resources of a Ray cluster, now or after it has grown: CPUs, GPUs, memory, nodes for readers."""
 
 import math
 import os
@@ -10,16 +10,16 @@ from fundus.errors import ConfigurationError
 GROWS_TO = "FUNDUS_GROWS_TO"
 
 READER = "reader"
-"""A resource of Ray's that a cluster gives to the nodes where pictures are read, and no others;
-where there is none, readers go anywhere."""
+"""Name of the custom resource of nodes on which pictures are read. If no node has it, readers run
+anywhere."""
 
 
 def reachable() -> dict[str, float]:
-    """CPU, GPU, memory and readers' nodes of the running Ray, or what FUNDUS_GROWS_TO says that it
-    may grow to.
+    """CPUs, GPUs, memory and reader nodes of the running Ray, or FUNDUS_GROWS_TO if larger.
 
-    A head of no CPUs whose pools are at zero tells nothing of what will come, and no autoscaler
-    says it to a driver (Ray 2.60): cluster.yaml sets the variable from its pools: "CPU=128 GPU=4".
+    A head without CPUs whose pools are at zero nodes does not show what will come, and Ray 2.60
+    does not tell a driver about its autoscaler. So cluster.yaml sets the variable from its pools,
+    such as "CPU=128 GPU=4".
     """
     now = ray.cluster_resources()
     grown = amounts(os.environ.get(GROWS_TO, ""))
@@ -28,7 +28,7 @@ def reachable() -> dict[str, float]:
 
 
 def smallest_node() -> float:
-    """CPUs of the smallest node that does work; infinite where an autoscaler replaces lost ones."""
+    """CPUs of the smallest working node; infinite if an autoscaler replaces lost nodes."""
     if os.environ.get(GROWS_TO):
         return math.inf
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
@@ -36,9 +36,11 @@ def smallest_node() -> float:
 
 
 def amounts(text: str) -> dict[str, float]:
-    """Amounts by name; ConfigurationError, naming the variable, where it is not so."""
+    """Parse amounts by name, such as "CPU=128 GPU=4"; ConfigurationError if that fails."""
     try:
         pairs = [word.split("=") for word in text.split()]
         return {name: float(amount) for name, amount in pairs}
     except ValueError:
-        raise ConfigurationError(f'{GROWS_TO} is "{text}", not like "CPU=128 GPU=4"') from None
+        raise ConfigurationError(
+            f'{GROWS_TO} is "{text}": give amounts such as "CPU=128 GPU=4"'
+        ) from None

@@ -1,4 +1,4 @@
-"""How a job meets Ray: the cluster that the environment names, or a local one, closed after."""
+"""Ray for a job: the cluster that the environment names, or a local Ray, closed at the end."""
 
 import logging
 import os
@@ -8,37 +8,46 @@ from contextlib import contextmanager
 import ray
 
 from fundus.errors import ConfigurationError
-from fundus.runtime import logs
+from fundus.runtime import logs, noise
 
+USAGE_STATISTICS = "RAY_USAGE_STATS_ENABLED"
+"""Ray sends usage statistics unless this variable is 0; here it is 0 unless the user sets it."""
 LONGEST_SOCKET = 107
-"""Bytes of a socket's path that Linux takes."""
+"""Most bytes of a socket's path on Linux."""
 SOCKET = "/ray/session_2027-01-01_00-00-00_000000_{}/sockets/plasma_store"
 """Ray's longest socket below the folder for temporary files, with the process id in its name."""
 
 
 @contextmanager
-def ray_session(*, level: int = logging.ERROR) -> Iterator[None]:
-    """A running Ray, closed after; one that this process has already is used and left running.
+def ray_session(*, level: int = logging.ERROR, dashboard: bool = False) -> Iterator[None]:
+    """Provide a running Ray, and close it at the end, unless this process already had one.
 
-    level: the lowest level that Ray's own log prints; Ray Train reports progress at INFO.
-    Raises ConfigurationError where a local Ray would have to start in a folder for temporary files
-    whose path is too long.
+    Args:
+        level: the lowest level that Ray's own log prints; Ray Train reports progress at INFO.
+        dashboard: a local Ray has a dashboard, on 127.0.0.1. Its processes take seconds to start
+            and a share of small machines, but without it Ray Train logs a failed query per second.
+
+    Raises:
+        ConfigurationError: the folder for temporary files has too long a path for a local Ray.
     """
     if ray.is_initialized():
         yield
         return
+    os.environ.setdefault(USAGE_STATISTICS, "0")
     if not os.environ.get("RAY_ADDRESS"):
         check_temporary_folder()
-    # With the dashboard (on 127.0.0.1 alone): without it Ray Train logs a failed query each second.
-    ray.init(logging_level=level, **logs.ray_options())
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with noise.hidden():
+        # On a cluster that RAY_ADDRESS names, its head decides.
+        here = None if os.environ.get("RAY_ADDRESS") else dashboard
+        ray.init(logging_level=level, include_dashboard=here, **logs.ray_options())
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def check_temporary_folder() -> None:
-    """ConfigurationError where the paths of Ray's sockets would be longer than Linux allows."""
+    """Raise ConfigurationError if the paths of Ray's sockets would be too long for Linux."""
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     folder = os.environ.get(name, "/tmp")
     most = LONGEST_SOCKET - len(SOCKET.format(os.getpid()))

@@ -1,1 +1,1 @@
-"""The Ray Data chain: inventory, decode, detect, crop, segment, measure, write."""
+"""Screening as a chain of Ray Data: list, decode, detect, crop, segment, measure, write."""

@@ -1,40 +1,39 @@
-"""What runs between the stages: a batch of columns, and how rows are taken out and put in.
+"""The batches of columns between the stages, and access to their rows.
 
-Every row passes every stage. A row whose status is no longer "ok" goes through untouched, with a
-blank picture. On the way nothing is null (undefined is NaN, "" or 0); `light.Measure` writes the
-nulls.
+Every row passes every stage. A row whose status is not "ok" passes unchanged, with a blank picture.
+Batches contain no nulls: what is undefined is NaN, "" or 0, and `light.Measure` writes the nulls.
 """
 
 import numpy as np
 
-from fundus.images.roi import Roi
+from fundus.field.roi import Roi
 from fundus.ledger import row
 
 Batch = dict[str, np.ndarray]
 
 
 def ok(batch: Batch) -> np.ndarray:
-    """Whether each row is still all right."""
+    """Whether the status of each row is "ok"."""
     return batch["status"] == row.OK
 
 
 def indices(batch: Batch) -> list[int]:
-    """The rows that are still all right."""
+    """The indices of the rows whose status is "ok"."""
     return np.flatnonzero(ok(batch)).tolist()
 
 
 def writable(batch: Batch) -> Batch:
-    """The batch with texts as columns of its own: Ray's are shared and read-only."""
+    """The batch with copies of its text columns, because Ray's are shared and read-only."""
     return batch | {n: batch[n].astype(object) for n in ("status", "error", "laterality", "flags")}
 
 
-def say(batch: Batch, i: int, status: str, reason: str = "") -> None:
-    """Give a row another status than ok, and why."""
+def fail_row(batch: Batch, i: int, status: str, reason: str = "") -> None:
+    """Give a row another status than "ok", and the reason."""
     batch["status"][i], batch["error"][i] = status, reason
 
 
 def roi_columns(located: list[Roi | None]) -> Batch:
-    """ROIs as columns, pixels of the original frame; NaN for None."""
+    """ROIs as columns, in pixels of the original frame; NaN for None."""
     corners = [(r.x, r.y, r.size) if r else (np.nan,) * 3 for r in located]
     x, y, size = np.array(corners, float).reshape(-1, 3).T
     return {"roi_x": x, "roi_y": y, "roi_size": size}

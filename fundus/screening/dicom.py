@@ -8,25 +8,23 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from fundus.dicom_out.seg import segmentation
 from fundus.dicom_out.source import file_name
-from fundus.dicom_out.sr import report
-from fundus.images import roi
-from fundus.images.roi import Roi
+from fundus.field import roi
+from fundus.field.roi import Roi
 from fundus.ledger import row
 from fundus.ledger.runs import Run
 from fundus.storage.places import open_place
 
 NOT_WRITTEN = "no_dicom_out"
-"""A flag of rows whose header no object could be built on."""
+"""Flag of rows for which no DICOM object could be built on the file's header."""
 
 
 @dataclass(frozen=True)
 class WriteObjects:
-    """Rows and their `header` -> the same rows without it; objects of measured DICOM pictures.
+    """Rows with `header` -> the same rows without it; writes objects for measured DICOM pictures.
 
-    Both objects are named after their own UIDs, which come of the row's identity: a row that is
-    computed again writes the same bytes again. They lie there before their row does.
+    Both objects are named after their own UIDs, which follow from the row's identity: a row that is
+    computed again writes the same bytes again. They are written before their row.
     """
 
     uri: str
@@ -42,14 +40,18 @@ class WriteObjects:
                     for name, content in _objects(one, self.run.bundle):
                         place.put(name, content)
                 except ValueError:
-                    flags[-1] = [*flags[-1], NOT_WRITTEN]
+                    flags[-1] = [*(flags[-1] or ()), NOT_WRITTEN]
         rows = rows.drop_columns(["header"])
         at = rows.schema.get_field_index("flags")
         return rows.set_column(at, rows.field(at), pa.array(flags, rows.field(at).type))
 
 
 def _objects(one: dict[str, Any], bundle: str) -> list[tuple[str, bytes]]:
-    """(name, content) of what belongs to one row. ValueError where its header does not suffice."""
+    """(name, content) of the objects of one row; ValueError if its header does not suffice."""
+    # Half a second, which a run without DICOM objects need not spend.
+    from fundus.dicom_out.seg import segmentation
+    from fundus.dicom_out.sr import report
+
     mask = cv2.imdecode(np.frombuffer(one["mask_png"], np.uint8), cv2.IMREAD_UNCHANGED)
     where = Roi(one["roi_x"], one["roi_y"], one["roi_size"])
     assert mask is not None

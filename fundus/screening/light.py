@@ -1,4 +1,4 @@
-"""The stages that claim little of a node: the ROI's crop, the measures, the file. No torch."""
+"""The stages that need few resources and no torch: crop of the ROI, measures, file."""
 
 import hashlib
 import io
@@ -12,36 +12,41 @@ import pyarrow.parquet as pq
 
 from fundus.anatomy.postprocess import NO_DISC
 from fundus.anatomy.risk import RiskModel
-from fundus.images import roi
-from fundus.images.quality import LOOK
+from fundus.field import roi
+from fundus.field.quality import LOOK
 from fundus.ledger import row
 from fundus.ledger.runs import Run
 from fundus.models.measuring import Measured, measure_maps
 from fundus.models.thresholds import Thresholds
 from fundus.runtime import metrics
-from fundus.screening.columns import Batch, indices, roi_of, say, writable
+from fundus.screening.columns import Batch, fail_row, indices, roi_of, writable
 from fundus.storage.places import open_place
 
 POOR = "poor_quality"
 IN_FILE = [("uri", "ascending"), ("frame", "ascending")]
 TEXTS = ("error", "subject", "manufacturer", "model", "laterality", "laterality_source")
 REALS = ("quality", *LOOK, "disc_confidence", "roi_x", "roi_y", "roi_size")
-"""Columns that come along from the stages before, by what stands there for null: "" or NaN."""
+"""Columns of the earlier stages, by their substitute for null: "" for TEXTS, NaN for REALS."""
 
 
 def crop(batch: Batch, *, side: int) -> Batch:
-    """image, roi_x, roi_y, roi_size -> crop ((side, side, 3) uint8 RGB) in place of image."""
+    """image, shrink, roi_x, roi_y, roi_size -> crop ((side, side, 3) uint8 RGB).
+
+    The columns image, shrink and field go.
+    """
     crops = np.zeros((len(batch["uri"]), side, side, 3), np.uint8)
     for i in indices(batch):
-        crops[i] = roi.crop(batch["image"][i], roi_of(batch, i), side, mirrored=True)
-    return {name: batch[name] for name in batch if name != "image"} | {"crop": crops}
+        where = roi_of(batch, i).times(1 / batch["shrink"][i])
+        crops[i] = roi.crop(batch["image"][i], where, side, mirrored=True)
+    left = {name: batch[name] for name in batch if name not in ("image", "shrink", "field")}
+    return left | {"crop": crops}
 
 
 @dataclass(frozen=True)
 class Measure:
-    """All columns so far -> rows as `row.SCHEMA` has them, undefined values null.
+    """All columns so far -> rows of `row.SCHEMA`, with nulls for undefined values.
 
-    With `keep_header` the column `header` comes along, for the DICOM objects.
+    With `keep_header` the column `header` stays, for the DICOM objects.
     """
 
     thresholds: Thresholds
@@ -51,18 +56,18 @@ class Measure:
 
     def __call__(self, batch: Batch) -> pa.Table:
         batch = writable(batch)
-        # What decoding remarked holds for rows that are not measured too.
+        # Flags of decoding also hold for rows that are not measured.
         measured: list[dict] = [{"flags": text.split()} if text else {} for text in batch["flags"]]
         for i in indices(batch):
             if not np.isfinite(batch["maps"][i]).all():
-                say(batch, i, "model_failed", "the segmenter's maps are not finite numbers")
+                fail_row(batch, i, "model_failed", "the segmenter's maps are not finite numbers")
                 continue
             side = batch["laterality"][i] or None
             eye = measure_maps(batch["maps"][i], roi_of(batch, i), self.thresholds, side)
             measured[i] = _columns_of(eye, self.risk, batch["spacing_mm"][i])
             measured[i]["flags"] += batch["flags"][i].split() + [POOR] * bool(batch["poor"][i])
             if NO_DISC in eye.flags:
-                say(batch, i, "no_disc", "the segmenter found no disc in the ROI")
+                fail_row(batch, i, "no_disc", "the segmenter found no disc in the ROI")
         columns = {name: batch[name].tolist() for name in ("uri", "etag", "frame", "frames")}
         columns["status"] = batch["status"].tolist()
         for name in TEXTS:
@@ -83,7 +88,7 @@ class Measure:
 
 
 class Write:
-    """Rows -> one Parquet file in the run's folder; returns what the driver counts: status.
+    """Rows -> one Parquet file in the run's folder; returns the column status for the driver.
 
     A file is named after its rows: a batch that is written again, after its process died, replaces
     its own file.

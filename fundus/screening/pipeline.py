@@ -1,4 +1,4 @@
-"""Screening: an archive in, one row for every picture out. The whole chain is `_rows`."""
+"""Screening: from an archive to one row per picture. `_rows` is the whole chain."""
 
 import json
 import logging
@@ -22,6 +22,8 @@ import ray.data
 from deltalake import DeltaTable
 from ray.data import DataContext, Dataset
 
+from fundus.archive.entries import Entry
+from fundus.archive.listing import walk
 from fundus.errors import ConfigurationError
 from fundus.ledger import inventory, pseudonyms, runs, table
 from fundus.ledger.claim import Claim, claimed
@@ -32,47 +34,53 @@ from fundus.ledger.runs import Run
 from fundus.models.bundle import Bundle
 from fundus.runtime import logs
 from fundus.runtime.resources import reachable, smallest_node
-from fundus.screening import dicom, light, models, reading, report
+from fundus.screening import attempts, dicom, light, models, reading, report, stages
 from fundus.screening.placement import placement, tune
+from fundus.screening.progress import Progress, listing
 from fundus.screening.settings import EXTRAS, Screening
+from fundus.screening.stages import Networks
 from fundus.storage.conditional import check_conditional_writes
-from fundus.storage.entries import Entry
-from fundus.storage.listing import walk
 from fundus.storage.places import Place, open_place
 
 log = logging.getLogger(__name__)
 
-ROWS_A_TASK, MOST_TASKS = 16, 4096
-"""Objects that one reading task takes: few enough to spread; more where tasks became too many."""
-FRAMES_A_BATCH, CROPS_A_BATCH = reading.FRAMES_TOGETHER, 4
-"""Pictures in memory at once in one process."""
+ROWS_PER_TASK, MOST_TASKS = 16, 4096
+"""Objects per reading task: few enough to spread them, more if there would be too many tasks."""
+CROPS_PER_BATCH = 4
+"""Eyes whose maps are in memory at once in one process."""
 LEAST_ROWS, MOST_ROWS, FILES = 64, 2048, 256
-"""Rows in one file, which a kill costs at most for each writer, and files in a round: few for a
-reader, and soon written."""
+"""Rows per file, which are lost per writer if the run is killed, and files per round: few files for
+readers, soon written."""
 PASSES = 3
-"""A lost node may cost rows where what it had read comes out otherwise the second time."""
-SAY_EVERY_S = 10.0
+"""A lost node may cost rows, if its objects give other batches when they are read again."""
 
 
 def screen(
     config: Screening,
     bundle: Bundle,
-    say: Callable[[str], None] = lambda line: None,
+    show: Callable[[str], None] = lambda line: None,
     max_failure_rate: float = 1.0,
 ) -> report.Summary:
-    """Screen what is not screened yet, on the Ray that runs; `ray.init` is the caller's.
+    """Screen all objects of an archive that have no row yet, on the running Ray.
 
-    Every object of the archive has its rows in the table then, or RuntimeError is raised;
-    what was staged until then is kept for the next call. `say` is told of progress; a larger share
-    of failed rows than `max_failure_rate` sets the summary's exit code.
+    Afterwards every object of the archive has its rows in the table. If this fails, the same call
+    continues the run.
 
-    ConfigurationError for a bundle that lacks a network and for results that name objects in
-    another way, ClaimHeld when another run holds them.
+    Args:
+        config: archive, results and settings.
+        bundle: the networks.
+        show: called with each line of progress.
+        max_failure_rate: share of failed rows above which the summary's exit code is 3.
+
+    Raises:
+        ConfigurationError: the archive, the results or the bundle cannot be used.
+        ClaimHeld: another run holds the results.
+        RuntimeError: objects still lack rows.
     """
     config.check(bundle)
     start = time.monotonic()
     left_out: Counter[str] = Counter()
-    entries = _not_empty(config, list_archive(config, left_out))
+    entries = listing(_not_empty(config, list_archive(config, left_out)), show)
     place = open_place(config.results)
     check_conditional_writes(place)
     with (
@@ -81,7 +89,7 @@ def screen(
     ):
         folder = Path(scratch)
         return _screen(
-            config, bundle, entries, left_out, place, claim, folder, start, say, max_failure_rate
+            config, bundle, entries, left_out, place, claim, folder, start, show, max_failure_rate
         )
 
 
@@ -94,7 +102,7 @@ def _screen(
     claim: Claim,
     scratch: Path,
     start: float,
-    say: Callable[[str], None],
+    show: Callable[[str], None],
     max_failure_rate: float,
 ) -> report.Summary:
     pseudonyms.keep_to(place, config.uri_key)
@@ -104,26 +112,32 @@ def _screen(
     run = runs.begin(place, about)
     listed = keep(config, entries, scratch)
     place.put(f"{run.folder}/inventory.parquet", listed.listed.read_bytes())
-    say(f"run {run.run_id}: {listed.objects} objects listed")
+    show(f"run {run.run_id}: {listed.objects} objects listed")
     _prepare()
     with closing(Plan(place, run, scratch)) as plan:
         wanted = plan.want(listed.file, rows, retry=config.retry_failed)
-        _say_what_is_not_made(plan, rows, say)
+        _show_missing_extras(plan, rows, show)
         plan.refresh()
+        networks = None
         for _ in range(PASSES):
             todo = plan.todo()
-            say(f"{todo} to screen, {wanted - todo} are staged")
+            show(f"{todo} to screen, {wanted - todo} are staged")
             if not todo:
                 break
+            networks = networks or stages.share(
+                bundle, config.profile, gpu=bool(reachable()["GPU"])
+            )
+            progress = Progress(todo, show)
             for objects in plan.rounds():
                 claim.check()
-                _follow(_rows(config, bundle, place, run, objects), objects.num_rows, say)
+                progress.begin_round(DataContext.get_current())
+                _follow(_rows(config, bundle, networks, place, run, objects), progress)
             plan.refresh()
         claim.check()
+        # Before the run's own commit, which must be the newest for `runs.finish`.
+        if revised := recalibrate(place, run, bundle.risk):
+            show(f"the bundle was calibrated again: {revised} rows have its new risk")
         plan.publish()
-    revised = recalibrate(place, run, bundle.risk)
-    if revised:
-        say(f"the bundle was calibrated anew: {revised} files have its risk now")
     seconds = time.monotonic() - start
     summary = finish(
         place,
@@ -147,7 +161,16 @@ def finish(
     seconds: float = 0.0,
     max_failure_rate: float = 1.0,
 ) -> report.Summary:
-    """After a run's commit: clean up, and write the summary last."""
+    """Clean up after a run's commit, and write its summary last.
+
+    Args:
+        place: the results location.
+        run: the committed run.
+        archive: as the summary names it; empty if URIs are pseudonyms.
+        listed, left_out: counts of the listing; None if they are unknown.
+        seconds: duration of the run.
+        max_failure_rate: share of failed rows above which the exit code is 3.
+    """
     rows = table.opened(place)
     summary = report.summarise(
         table.stream(rows, report.COLUMNS, filter=pc.field("run_id") == run.run_id).read_all(),
@@ -172,19 +195,24 @@ def finish_published(place: Place, rows: DeltaTable) -> None:
             finish(place, run)
 
 
-def _say_what_is_not_made(plan: Plan, rows: DeltaTable, say: Callable[[str], None]) -> None:
-    """What this run is told to make beside the rows is not made for pictures that have rows."""
+def _show_missing_extras(plan: Plan, rows: DeltaTable, show: Callable[[str], None]) -> None:
+    """Report pictures that have rows already, for which this run's extra outputs are not made."""
     for extra, objects in plan.lacking(rows).items():
-        say(
+        show(
             f"{objects} objects were screened before without {EXTRAS[extra.split()[0]]} and stay as"
-            " they are: to have it for them too, screen into another results place"
+            " they are: to have it for them too, give another location as --results"
         )
 
 
 def list_archive(config: Screening, left_out: Counter[str] | None = None) -> Iterable[Entry]:
-    """The archive's objects, listed as they are asked for; ValueError, at once, for no archive.
+    """List the archive lazily, with the filters of `config`.
 
-    `left_out` gets the count of the system files that are not listed, by kind.
+    Args:
+        config: archive and filters.
+        left_out: counts the system files that are not listed, by kind.
+
+    Raises:
+        ConfigurationError: there is no such archive; raised at once.
     """
     return walk(
         config.archive,
@@ -198,22 +226,22 @@ def list_archive(config: Screening, left_out: Counter[str] | None = None) -> Ite
 
 
 def _not_empty(config: Screening, entries: Iterable[Entry]) -> Iterable[Entry]:
-    """The same entries. ConfigurationError where an archive holds none and none was filtered out.
+    """Return the same entries; ConfigurationError if there are none although nothing is filtered.
 
-    A night on which no new file passes --glob, --suffix or --modified-since is no mistake.
+    With --glob, --suffix or --modified-since a night without new files is not a mistake.
     """
     ahead = iter(entries)
     first = list(islice(ahead, 1))
     if not first and not (config.suffixes or config.glob or config.modified_since):
         raise ConfigurationError(
             f"the archive {config.archive} holds no file to screen: give the folder, bucket or list"
-            " of the photographs with --archive"
+            " of the photographs as --archive"
         )
     return chain(first, ahead)
 
 
 def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventory:
-    """The listing on this machine's disk, with the URIs that rows will carry."""
+    """Write the listing to this machine's disk, with the URIs that rows will carry."""
     key = config.uri_key
     shown = partial(pseudonyms.pseudonym, secret=key) if key else str
     listed = inventory.write(entries, scratch, shown, config.limit)
@@ -222,48 +250,39 @@ def keep(config: Screening, entries: Iterable[Entry], scratch: Path) -> Inventor
     return listed
 
 
-def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Table) -> Dataset:
-    """The chain: object -> pictures -> disc -> crop -> maps -> measures -> file."""
-    shared = ray.put(bundle)
+def _rows(
+    config: Screening, bundle: Bundle, networks: Networks, place: Place, run: Run, todo: pa.Table
+) -> Dataset:
+    """The chain: objects -> crops of their discs -> rows -> files."""
     where = placement(reachable(), logs.name_run(run.run_id), smallest_node())
-    share = min(ROWS_A_TASK, math.ceil(todo.num_rows / (2 * where.readers)))
+    share = min(ROWS_PER_TASK, math.ceil(todo.num_rows / (2 * where.readers)))
     share = max(share, math.ceil(todo.num_rows / MOST_TASKS))
-    # Slices of the driver's table: read_parquet and a repartition cost 6 s more, measured.
-    slices = [todo.slice(start, share) for start in range(0, todo.num_rows, share)]
-    objects = ray.data.from_arrow(slices)
-    pictures = objects.map_batches(
+    tried = attempts.shared()
+    # Slices of the driver's table: read_parquet and a repartition took 6 s more.
+    objects = ray.data.from_arrow(reading.tasks(todo, share))
+    read = partial(
         reading.Read,
-        fn_constructor_args=(config.gradability,),
-        fn_constructor_kwargs={
-            "precropped": config.precropped,
-            "keep_header": bool(config.dicom_out),
-            "subject_key": pseudonyms.Secret(pseudonyms.key()),
-        },
-        # All that a task takes: while some are fetched, others are decoded.
-        batch_size=share,
+        config.gradability,
+        precropped=config.precropped,
+        keep_header=bool(config.dicom_out),
+        subject_key=pseudonyms.Secret(pseudonyms.key()),  # type: ignore[arg-type]  # arrives as bytes
+        least_side=bundle.preprocessing.least_side(precropped=config.precropped),
+        attempts=tried,
+    )
+    locate = partial(models.Locate, precropped=config.precropped)
+    crops = objects.map_batches(
+        stages.Crops,
+        fn_constructor_args=(networks.reading, tried, read, locate),
+        # A whole task at once: some objects are fetched while others are decoded.
+        batch_size=None,
         **where.read,
     )
-    located = pictures.map_batches(
-        models.Locate,
-        fn_constructor_args=(shared, config.precropped),
-        batch_size=FRAMES_A_BATCH,
-        **where.locate,
-    )
-    crops = located.map_batches(
-        partial(light.crop, side=bundle.preprocessing.roi_side),
-        batch_size=FRAMES_A_BATCH,
-        **where.light,
-    )
-    maps = crops.map_batches(
-        models.Segment,
-        fn_constructor_args=(shared,),
-        batch_size=CROPS_A_BATCH,
-        **where.segment,
-    )
-    measured = maps.map_batches(
-        light.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out)),
-        batch_size=CROPS_A_BATCH,
-        **where.light,
+    measure = light.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out))
+    measured = crops.map_batches(
+        stages.Rows,
+        fn_constructor_args=(networks.measuring, tried, models.Segment, measure),
+        batch_size=CROPS_PER_BATCH,
+        **where.measure,
     )
     if config.dicom_out:
         measured = measured.map_batches(
@@ -273,39 +292,31 @@ def _rows(config: Screening, bundle: Bundle, place: Place, run: Run, todo: pa.Ta
         )
     return measured.map_batches(
         light.Write(place.uri, run),
-        batch_size=rows_a_file(todo.num_rows),
+        batch_size=rows_per_file(todo.num_rows),
         batch_format="pyarrow",
         **where.light,
     )
 
 
-def rows_a_file(objects: int) -> int:
-    """Rows that are written together, for so many objects in a round."""
+def rows_per_file(objects: int) -> int:
+    """Rows per file, for a round of `objects`."""
     return min(MOST_ROWS, max(LEAST_ROWS, objects // FILES))
 
 
-def _follow(rows: Dataset, objects: int, say: Callable[[str], None]) -> None:
-    """Run the chain to its end, saying every ten seconds how far it is."""
-    statuses: Counter[str] = Counter()
-    start = told = time.monotonic()
+def _follow(rows: Dataset, progress: Progress) -> None:
+    """Run the chain to its end, and count its rows."""
     for batch in rows.iter_batches(batch_size=None, batch_format="numpy"):
-        statuses.update(batch["status"])
-        now = time.monotonic()
-        if now - told > SAY_EVERY_S:
-            told = now
-            pace = statuses.total() / (now - start)
-            so_far = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
-            say(f"{statuses.total()} rows of {objects} objects, {pace:.2f} a second: {so_far}")
+        progress.wrote(batch["status"])
 
 
 def _prepare() -> None:
-    """How Ray Data shall run: its progress on a terminal alone, in a log it says nothing often."""
+    """Configure Ray Data: progress bars only on a terminal, and a quiet log."""
     context = DataContext.get_current()
     tune(context)
     context.enable_progress_bars = sys.stderr.isatty()
     context.enable_rich_progress_bars = True
     context.print_on_execution_start = False
-    # Bounds are made for a large archive; a small one does not reach them.
+    # The bounds are chosen for large archives; small ones do not reach them.
     warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What a run found, as numbers for machines and as text for people."""
+"""The summary of a run, as numbers for programs and as text for people."""
 
 import re
 from collections import Counter
@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 from fundus.ledger import row
 
 COLUMNS = ("status", "error", "vcdr", "vcdr_sd")
-"""The columns that a summary reads; masks are left where they are."""
+"""The columns that a summary reads."""
 
 SHOWN = 12
 
 TOO_MANY_FAILED = 3
-"""The exit code of a run that is done, with more failures than allowed."""
+"""Exit code of a finished run with more failures than allowed."""
 
 
 @dataclass(frozen=True)
@@ -24,34 +24,35 @@ class Summary:
 
     run_id: str
     bundle: str
-    """Digest."""
+    """Digest of the bundle."""
     archive: str
-    """Empty where URIs are pseudonyms."""
+    """Empty if URIs are pseudonyms."""
     results: str
     version: int
-    """The table's, with this run in it."""
+    """Version of the table that includes this run."""
     seconds: float
     """From the listing to the last check."""
     listed: int | None
-    """Objects in the archive; those that were screened before are not screened again. None where
-    the run died after its commit, and the next one wrote this."""
+    """Objects in the archive, including those that were screened before. None if the run died after
+    its commit and the next run wrote this summary."""
     left_out: int | None
     """System files of NAS and desktop systems, which are not listed; None as for `listed`."""
     rows: int
-    """What this run screened: a row a picture."""
+    """Rows of this run, one per picture."""
     statuses: dict[str, int]
     """Count by status, most frequent first."""
     reasons: dict[str, int]
-    """Count by "status: reason" of the rows that are not ok, details left out."""
+    """Count by "status: reason" of the rows that are not ok, without details."""
     failure_rate: float
-    """Share of the rows that are no answer: not ok, ungradable or no_disc."""
+    """Share of the rows whose status is a failure: not ok, ungradable or no_disc."""
     measured: int
     """Rows with a vcdr."""
     vcdr_quartiles: tuple[float, ...]
-    """Minimum, quartiles and maximum of vcdr; empty where nothing was measured."""
+    """Minimum, quartiles and maximum of vcdr; empty if nothing was measured."""
     vcdr_sd_median: float | None
+    """Median of vcdr_sd; None if nothing was measured."""
     exit_code: int
-    """The job's own: 0, or 3 where more of the rows failed than was allowed."""
+    """Exit code of the job: 0, or 3 if more rows failed than allowed."""
 
 
 def summarise(
@@ -67,7 +68,14 @@ def summarise(
     seconds: float,
     max_failure_rate: float = 1.0,
 ) -> Summary:
-    """Count and describe rows (at least `COLUMNS`)."""
+    """Summarise a run.
+
+    Args:
+        rows: the rows of the run, with at least `COLUMNS`.
+        max_failure_rate: share of failed rows above which the exit code is 3.
+
+    The other arguments are fields of `Summary`.
+    """
     statuses = counts_of(rows["status"])
     failures = sum(count for status, count in statuses.items() if status not in row.ANSWERS)
     failure_rate = failures / rows.num_rows if rows.num_rows else 0.0
@@ -104,7 +112,7 @@ def reasons_of(rows: pa.Table) -> dict[str, int]:
 
 
 def counts_of(statuses: pa.ChunkedArray) -> Counter[str]:
-    """How often each status comes."""
+    """Count by status."""
     found = pc.value_counts(statuses).to_pylist()
     return Counter({one["values"]: one["counts"] for one in found})
 
@@ -115,7 +123,7 @@ def readable(summary: Summary) -> str:
     lines = [
         f"run {summary.run_id}, bundle {summary.bundle[:12]}",
         f"{summary.listed} objects listed, {summary.rows} rows new"
-        f" in {summary.seconds:.1f} s ({pace:.2f} a second)",
+        f" in {summary.seconds:.1f} s ({pace:.2f} per second)",
         "",
         *counted(summary.statuses, summary.reasons),
     ]
@@ -135,7 +143,7 @@ def readable(summary: Summary) -> str:
 
 
 def counted(statuses: dict[str, int], reasons: dict[str, int]) -> list[str]:
-    """Lines of a count by status, and of the most frequent reasons."""
+    """Lines with the count by status and the most frequent reasons."""
     lines = [
         f"  {count:7d}  {status:14s} {row.STATUSES[status]}" for status, count in statuses.items()
     ]
@@ -148,5 +156,5 @@ def counted(statuses: dict[str, int], reasons: dict[str, int]) -> list[str]:
 
 
 def _without_details(error: str) -> str:
-    """An error less what stands in parentheses, so that equal reasons count together."""
+    """An error without its details in parentheses, so that equal reasons are counted together."""
     return re.sub(r"\s*\(.*\)", "", error)

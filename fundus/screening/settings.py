@@ -1,4 +1,4 @@
-"""What a screening is told: checked where it is made, and shown as each row's `settings`."""
+"""The configuration of a screening, checked when it is made, and the `settings` of its rows."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,85 +9,94 @@ from typing import Literal
 from fundus.errors import ConfigurationError
 from fundus.ledger import pseudonyms
 from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle
+from fundus.models.turns import PROFILES, Profile
 from fundus.storage.uris import lies_in, normal
 
 GRADABILITY = ("refuse", "advise", "off")
-EXTRAS = {"dicom": "--dicom-seg to this place", "subjects": f"this key in {pseudonyms.KEY}"}
-"""What a run may make beside the rows, as a sentence names it."""
+EXTRAS = {"dicom": "--dicom-seg to this location", "subjects": f"this key in {pseudonyms.KEY}"}
+"""Outputs of a run beside the rows, as messages name them."""
 
 
 @dataclass(frozen=True)
 class Screening:
-    """One run over one archive."""
+    """The configuration of one run over one archive."""
 
     archive: str
     """Folder, s3://bucket/prefix, or a list of URIs."""
     results: str
     """Folder or s3://bucket/prefix."""
     precropped: bool = False
-    """The pictures are disc crops already: detection is left out."""
+    """The pictures are disc crops already; there is no detection."""
     limit: int | None = None
-    """Only so many objects, the first as they are listed; None for all."""
+    """Screen only the first objects of the listing; None for all."""
     suffixes: tuple[str, ...] = ()
-    """Only objects whose names end so; empty for all."""
+    """Only objects whose names end with one of these; empty for all."""
     glob: str | None = None
-    """Only objects whose path below the archive matches."""
+    """Only objects whose path below the archive matches; None for all."""
     modified_since: datetime | None = None
-    """Only objects changed since."""
+    """Only objects that changed at this time or later; None for all."""
     system_files: bool = False
-    """List what NAS and desktop systems leave among pictures, too."""
+    """Also list the files that NAS and desktop systems create among pictures."""
     gradability: Literal["refuse", "advise", "off"] = "advise"
-    """`advise` measures pictures that show little and says `poor_quality` in their flags, but for
-    those that are black or no fundus photographs, which are `ungradable`; `refuse` makes them all
-    `ungradable`, `off` does not assess."""
+    """`advise` measures pictures of poor quality and flags them `poor_quality`, except for those
+    that are black or not fundus photographs, which are `ungradable`. `refuse` makes all of them
+    `ungradable`. `off` does not assess quality."""
+    profile: Profile = "exact"
+    """`fast` makes fewer passes per picture: see `fundus.models.turns.seen_by`."""
     retry_failed: bool = False
-    """Screen objects anew whose row is a failure."""
+    """Screen objects again whose row is a failure."""
     take_over: bool = False
-    """Take the results place from whoever holds it."""
+    """Take the claim on the results from any run that holds it."""
     pseudonymise_uris: bool = False
-    """Rows carry an HMAC of the URI instead of it."""
+    """Rows carry an HMAC of the URI instead of the URI."""
     uri_map: Path | None = None
-    """Where to write which pseudonym is which URI; None writes it nowhere."""
+    """File for the URI of each pseudonym; None for no such file."""
     dicom_out: str | None = None
-    """Folder or s3:// place for DICOM Segmentation objects and Structured Reports; its own."""
+    """Folder or s3:// URI for DICOM Segmentations and Structured Reports, outside the results."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise ConfigurationError(f"the limit is {self.limit}, not a count of objects")
+            raise ConfigurationError(f"the limit is {self.limit}: give 1 or more objects")
         if self.gradability not in GRADABILITY:
             raise ConfigurationError(
-                f"gradability is {self.gradability!r}; give {', '.join(GRADABILITY)}"
+                f"gradability is {self.gradability!r}; give one of {', '.join(GRADABILITY)}"
+            )
+        if self.profile not in PROFILES:
+            raise ConfigurationError(
+                f"profile is {self.profile!r}; give one of {', '.join(PROFILES)}"
             )
         if normal(self.archive).rstrip("/") == normal(self.results).rstrip("/"):
             raise ConfigurationError(
-                "the results would lie among the archive's pictures: give another folder"
+                "the results would be among the archive's pictures: give another --results"
             )
         if self.dicom_out and lies_in(self.dicom_out, self.results):
             raise ConfigurationError(
-                "DICOM objects in the results would mix with them: give another place"
+                "DICOM objects cannot be written into the results: give another location as"
+                " --dicom-seg"
             )
         if self.dicom_out and lies_in(self.dicom_out, self.archive):
             raise ConfigurationError(
-                "DICOM objects in the archive would be screened the next time: give another place"
+                "DICOM objects in the archive would be screened the next time: give another"
+                " location as --dicom-seg"
             )
         if self.pseudonymise_uris and pseudonyms.key() is None:
             raise ConfigurationError(
-                f"pseudonyms want a key: set {pseudonyms.KEY} in the environment"
+                f"pseudonyms need a key: set {pseudonyms.KEY} in the environment"
             )
         if self.uri_map and not self.pseudonymise_uris:
-            raise ConfigurationError("a map of URIs goes with --pseudonymise-uris")
+            raise ConfigurationError("a map of URIs needs --pseudonymise-uris: add it")
 
     @property
     def settings(self) -> str:
-        """What decides a row beside the picture and the bundle; part of a row's identity."""
+        """The settings that influence a row, besides picture and bundle; part of its identity."""
         kind = "precropped" if self.precropped else "frames"
-        return f"{kind}, gradability {self.gradability}"
+        settings = f"{kind}, gradability {self.gradability}"
+        return settings if self.profile == "exact" else f"{settings}, profile {self.profile}"
 
     @property
     def source(self) -> str:
-        """SHA-256 of what is screened, the archive and the filters: an unfinished run goes on when
-        the same is asked for again."""
-        asked = (
+        """SHA-256 of the archive and the filters, by which an unfinished run is continued."""
+        chosen = (
             normal(self.archive).rstrip("/"),
             self.limit,
             self.suffixes,
@@ -96,11 +105,11 @@ class Screening:
             self.system_files,
             self.retry_failed,
         )
-        return hashlib.sha256(repr(asked).encode()).hexdigest()
+        return hashlib.sha256(repr(chosen).encode()).hexdigest()
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """What is made beside the measurements, for the run's own file; no key and no path."""
+        """The outputs beside the measurements, for the run's own file, without any key or path."""
         found = []
         if self.dicom_out:
             place = normal(self.dicom_out).rstrip("/")
@@ -112,19 +121,22 @@ class Screening:
 
     @property
     def archive_shown(self) -> str:
-        """The archive as the results may name it; empty where URIs are pseudonyms."""
+        """The archive as the results may name it; empty if URIs are pseudonyms."""
         return "" if self.pseudonymise_uris else self.archive
 
     @property
     def uri_key(self) -> bytes | None:
-        """What URIs are made pseudonyms with; None where they stay as they are."""
+        """The key for pseudonyms of URIs; None if URIs stay as they are."""
         return pseudonyms.key() if self.pseudonymise_uris else None
 
     def check(self, bundle: Bundle) -> None:
-        """ConfigurationError, in one sentence, when the bundle cannot do this run."""
+        """Raise ConfigurationError if the bundle lacks a network for this run."""
         if not self.precropped and DETECTOR not in bundle.networks:
             raise ConfigurationError(
-                "the bundle has no detector: it can screen disc crops alone (--precropped)"
+                "the bundle has no detector: give one that has, or screen disc crops with"
+                " --precropped"
             )
         if not {SOURCE_ONLY, ADAPTED} & set(bundle.networks):
-            raise ConfigurationError("the bundle has no segmenter")
+            raise ConfigurationError(
+                "the bundle has no segmenter: train one with jobs/train.py segmenter"
+            )

@@ -1,1 +1,1 @@
-"""Where bytes lie: folders, S3 and archives; listing, fetching, conditional writes."""
+"""Access to storage: locations in folders and on S3, objects, conditional writes, retries."""

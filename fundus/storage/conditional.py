@@ -1,6 +1,6 @@
-"""Proof, before a night starts, that the results' storage honours conditional writes.
+"""Check, before a night starts, that the storage of the results honours conditional writes.
 
-A server that passes `If-None-Match` or `If-Match` over lets two runs work all night, each of which
+On a server that ignores `If-None-Match` or `If-Match`, two runs can work all night, and each
 believes that it alone holds the results.
 """
 
@@ -11,15 +11,17 @@ from fundus.storage.places import FolderPlace, Place
 from fundus.storage.retry import StorageFailed
 
 PROBES = "probes/"
-"""Where probes lie, in a place; each is deleted at once."""
+"""Prefix of the probes below a location; each is deleted at once."""
 
 
 def check_conditional_writes(place: Place) -> None:
-    """Write a small object where none is and over a known one, and once against each condition.
+    """Write a small object under each condition, once where it holds and once where it does not.
 
-    Returns nothing where all four came out as they must. Raises ConfigurationError, with one
-    sentence, where the server writes against a condition, refuses conditions or denies writing.
-    A folder is not asked: its writes are conditional by a lock of this machine's file system.
+    A folder is not checked: its conditional writes use a lock of the file system.
+
+    Raises:
+        ConfigurationError: the server writes against a condition, refuses conditions or denies
+            writing.
     """
     if isinstance(place, FolderPlace):
         return
@@ -30,12 +32,14 @@ def check_conditional_writes(place: Place) -> None:
         finally:
             place.delete(name)
     except StorageFailed as failed:
-        reason = f"{place.uri} does not take conditional writes: {failed.reason}"
-        raise ConfigurationError(reason) from failed
+        raise ConfigurationError(
+            f"{place.uri} does not take conditional writes ({failed.reason}): give --results a"
+            " location that may be written to, on a server with conditional writes"
+        ) from failed
 
 
 def _probe(place: Place, name: str) -> None:
-    # Contents differ, for who competes with an equal content has won.
+    # The contents differ, because a writer that competes with equal content counts as the winner.
     first = place.put_if_absent(name, b"first")
     if not first or place.put_if_absent(name, b"second"):
         raise _ignored(place, "If-None-Match")
@@ -45,6 +49,6 @@ def _probe(place: Place, name: str) -> None:
 
 def _ignored(place: Place, header: str) -> ConfigurationError:
     return ConfigurationError(
-        f"the S3 server of {place.uri} does not honour {header}, so that two runs could write over"
-        " each other: give a results place on a server that knows conditional writes"
+        f"the S3 server of {place.uri} does not honour {header}, so that two runs could overwrite"
+        " each other: give --results a location on a server with conditional writes"
     )

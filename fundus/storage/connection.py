@@ -1,8 +1,8 @@
-"""One configuration of S3 for all clients: what boto3 finds is told to pyarrow and deltalake too.
+"""One configuration of S3 for all clients: boto3's settings are passed to pyarrow and deltalake.
 
-boto3 reads the standard variables, the files and the profile: endpoint (a server of one's own,
-PrivateLink, FIPS, dualstack), region, CA bundle, proxy, credentials. The others read some of these,
-each in its own way, and would ask another server than boto3 does, or reach none.
+boto3 reads the standard environment variables, files and profile: endpoint (a private server,
+PrivateLink, FIPS, dualstack), region, CA bundle, proxy, credentials. The other two clients read
+some of these in ways of their own. Left alone, they would reach another server than boto3, or none.
 """
 
 from dataclasses import dataclass, field
@@ -18,34 +18,34 @@ from fundus.storage import s3
 from fundus.storage.retry import PATIENT
 
 NO_PROXY = "http://127.0.0.1:9"
-"""A proxy for no host: object_store takes one of the environment where it is given none."""
+"""A proxy that no host uses. Without any proxy, object_store would take one of the environment."""
 GLOBAL = "s3.amazonaws.com"
 OWN_CHAIN = {"iam-role", "container-role", "assume-role-with-web-identity", "sso", "custom-process"}
-"""Passing credentials, by botocore's names, that pyarrow's own chain finds and renews."""
+"""Temporary credentials, by botocore's names, that pyarrow's own chain finds and renews."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How one bucket is reached from this process, with the credentials of this moment."""
+    """How this process reaches one bucket, with its present credentials."""
 
     bucket: str
     endpoint: str
     """URL of the server, without the bucket."""
     virtual: bool
-    """Whether the bucket stands in the host's name, before the endpoint's, and not in the path."""
+    """Whether the bucket is part of the host name (before the endpoint's) and not of the path."""
     region: str
     ca: str | None
-    """File of the certificates to believe; None: the system's."""
+    """File of trusted certificates; None for the system's."""
     proxy: str | None
-    """URL of the proxy before the endpoint; None: there is none."""
+    """URL of the proxy for the endpoint; None if there is none."""
     key: str = field(repr=False)
     secret: str = field(repr=False)
     token: str | None = field(repr=False)
     renewable: bool
-    """Whether pyarrow finds the same credentials by itself, and newer ones when they end."""
+    """Whether pyarrow finds the same credentials by itself and renews them when they expire."""
 
     def arrow(self) -> fs.S3FileSystem:
-        """pyarrow's file system. It holds for as long as the credentials do, or renews them."""
+        """pyarrow's file system. It renews the credentials if it can; else it expires with them."""
         server = urlsplit(self.endpoint)
         own = {"access_key": self.key, "secret_key": self.secret, "session_token": self.token}
         return fs.S3FileSystem(
@@ -60,7 +60,7 @@ class Connection:
         )
 
     def delta(self) -> dict[str, str]:
-        """deltalake's `storage_options`: every commit is conditional, every PUT has a checksum."""
+        """deltalake's `storage_options`: each commit is conditional, each PUT has a checksum."""
         server = urlsplit(self.endpoint)
         host = f"{self.bucket}.{server.netloc}" if self.virtual else server.netloc
         options = {
@@ -71,7 +71,7 @@ class Connection:
             "aws_secret_access_key": self.secret,
             "aws_allow_http": str(server.scheme == "http").lower(),
             "aws_conditional_put": "etag",
-            # A bucket with Object Lock refuses a PUT without one; older servers pass it over.
+            # A bucket with Object Lock refuses a PUT without one; older servers ignore it.
             "aws_checksum_algorithm": "sha256",
             "proxy_url": self.proxy or NO_PROXY,
         }
@@ -85,9 +85,12 @@ class Connection:
 
 
 def connection(bucket: str) -> Connection:
-    """How boto3 reaches a bucket now. ConfigurationError where it finds no credentials.
+    """Find out how boto3 reaches a bucket now.
 
-    Temporary credentials end, after an hour or some: ask anew for each piece of work.
+    Temporary credentials expire after some hours: call this again for each piece of work.
+
+    Raises:
+        ConfigurationError: boto3 finds no credentials.
     """
     client, session = s3.client(), s3.session()
     try:
@@ -95,7 +98,7 @@ def connection(bucket: str) -> Connection:
         frozen = credentials and credentials.get_frozen_credentials()
         if not frozen:
             raise failures.NoCredentialsError
-        # Nothing is sent: a signed URL tells the host that boto3 asks for this bucket.
+        # Nothing is sent: a signed URL contains the host to which boto3 sends its requests.
         asked = {"Bucket": bucket, "Key": "x"}
         url = urlsplit(client.generate_presigned_url("get_object", Params=asked))
     except failures.BotoCoreError as error:
@@ -105,7 +108,7 @@ def connection(bucket: str) -> Connection:
     path = "" if virtual else url.path.removesuffix(f"/{bucket}/x")
     about = client.meta
     region = "us-east-1" if about.region_name == "aws-global" else about.region_name
-    if netloc == GLOBAL:  # in signed URLs alone; requests go to the region
+    if netloc == GLOBAL:  # only in signed URLs; requests go to the region
         netloc = f"s3.{region}.amazonaws.com"
     return Connection(
         bucket=bucket,
@@ -122,12 +125,12 @@ def connection(bucket: str) -> Connection:
 
 
 def _proxy(endpoint: str) -> str | None:
-    """The proxy that boto3 takes for a URL, by HTTPS_PROXY, HTTP_PROXY and NO_PROXY."""
+    """The proxy that boto3 uses for a URL by HTTPS_PROXY, HTTP_PROXY and NO_PROXY."""
     return ProxyConfiguration(get_environ_proxies(endpoint)).proxy_url_for(endpoint)
 
 
 def _parts(proxy: str) -> dict[str, str | int]:
-    """A proxy's URL as pyarrow takes it."""
+    """A proxy's URL in the parts that pyarrow expects."""
     url = urlsplit(proxy)
     port = url.port or (443 if url.scheme == "https" else 80)
     parts: dict[str, str | int] = {"scheme": url.scheme, "host": url.hostname or "", "port": port}

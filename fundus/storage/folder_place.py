@@ -1,4 +1,4 @@
-"""A folder as a place for results: writes are whole or absent, conditional ones atomic."""
+"""A folder as a location for results: each write is complete or absent, and atomic."""
 
 import fcntl
 import hashlib
@@ -16,22 +16,22 @@ LOCK, UNFINISHED = ".lock", ".new-"
 
 
 class FolderPlace:
-    """A folder of this machine, or one that several mount. Every write is whole or absent."""
+    """A local folder, or one that several machines mount. Methods are those of `S3Place`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @property
     def uri(self) -> str:
-        """As file:// URI."""
+        """The folder as a file:// URI."""
         return self.folder.as_uri()
 
     def join(self, name: str) -> "FolderPlace":
-        """The place below this one."""
+        """The location of this name below this one."""
         return FolderPlace(self._path(name))
 
     def read(self, name: str) -> tuple[bytes, str] | None:
-        """(content, etag), or None where there is none."""
+        """(content, etag) of an object; None if there is none."""
         try:
             data = self._path(name).read_bytes()
         except FileNotFoundError:
@@ -39,13 +39,13 @@ class FolderPlace:
         return data, _digest(data)
 
     def put(self, name: str, data: bytes) -> str:
-        """Write, whatever is there; the etag."""
+        """Write an object, over an existing one too, and return its etag."""
         with self._locked(name) as path:
             _replace(path, data)
         return _digest(data)
 
     def put_if_absent(self, name: str, data: bytes) -> str | None:
-        """Write where nothing is; the etag, or None where another content is."""
+        """Write a new object and return its etag; None if one with other content exists."""
         with self._locked(name) as path:
             unfinished = _unfinished(path, data)
             try:
@@ -58,7 +58,7 @@ class FolderPlace:
         return _digest(data)
 
     def put_if_match(self, name: str, data: bytes, etag: str) -> str | None:
-        """Write over the content with this etag; the new one, or None where another content is."""
+        """Overwrite the object of this etag and return the new one; None if it has changed."""
         with self._locked(name) as path:
             found = self.read(name)
             if not found or found[1] != etag:
@@ -67,12 +67,15 @@ class FolderPlace:
         return _digest(data)
 
     def delete(self, name: str) -> None:
-        """Remove; nothing happens where nothing is."""
+        """Delete an object, if there is one."""
         with self._locked(name) as path:
             path.unlink(missing_ok=True)
 
     def list(self, prefix: str = "") -> list[str]:
-        """Sorted names of all that lies below, at any depth, from `prefix` on; no hidden files."""
+        """Sorted names of all objects below, at any depth, that begin with `prefix`.
+
+        Hidden files are left out.
+        """
         found = (
             (Path(folder) / file).relative_to(self.folder).as_posix()
             for folder, _, files in os.walk(self.folder)
@@ -82,7 +85,10 @@ class FolderPlace:
         return sorted(name for name in found if name.startswith(prefix))
 
     def age_s(self, name: str) -> float | None:
-        """Seconds since its last change, both read from the folder's own clock; None: not there."""
+        """Seconds since an object's last change, by the clock of the folder's file system.
+
+        None if there is no such object.
+        """
         with self._locked(name) as path:
             try:
                 changed = path.stat().st_mtime
@@ -94,11 +100,11 @@ class FolderPlace:
         return max(0.0, now - changed)
 
     def arrow(self) -> tuple[fs.FileSystem, str]:
-        """pyarrow's way to the same folder: (filesystem, path)."""
+        """The folder for pyarrow: (filesystem, path)."""
         return fs.LocalFileSystem(), str(self.folder)
 
     def delta_options(self) -> dict[str, str]:
-        """deltalake's `storage_options` for this place: none, for a folder needs none."""
+        """deltalake's `storage_options`, of which a folder needs none."""
         return {}
 
     def _path(self, name: str) -> Path:
@@ -122,7 +128,7 @@ def _digest(data: bytes) -> str:
 
 
 def _unfinished(path: Path, data: bytes) -> Path:
-    """A file beside `path` with this content, on the disk."""
+    """Write the content to a new file beside `path`, and sync it to the disk."""
     new = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
     with new.open("xb") as file:
         file.write(data)
@@ -142,7 +148,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """A rename is on the disk once its folder is."""
+    """Sync a folder to the disk, and with it the renames in the folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,7 +1,7 @@
-"""One object, wherever it lies: its bytes by range, exactly as they were listed.
+"""One object in any storage: its bytes by range, exactly as they were listed.
 
-A local file's etag is its size and its time of last change in nanoseconds: both come with the
-listing, and writing to a file changes them. S3's is S3's, without quotes.
+The etag of a local file is its size and its time of last change in nanoseconds: both come with the
+listing, and writing to the file changes them. The etag of an S3 object is S3's own, without quotes.
 """
 
 import errno
@@ -20,22 +20,22 @@ from fundus.storage.retry import PATIENT, Passing, Patience, Retry, StorageFaile
 from fundus.storage.uris import S3, decode, local_path, scheme_of, split_s3
 
 MAX_BYTES = 1 << 30
-"""Larger objects are not read: the largest sound fundus photographs hold a tenth of it."""
+"""Larger objects are not read. The largest sound fundus photographs have a tenth of this size."""
 CHUNK = 1 << 16
-"""Bytes of a body that are read at once: at most so many are asked for again when it breaks."""
+"""Bytes of a body that are read at once. If it breaks, at most this many are fetched again."""
 BLOCK = 1 << 18
-"""Bytes that are asked for at once where an archive is looked through."""
+"""Bytes per request while a container is searched for its members."""
 STREAM_BLOCK = 1 << 22
-"""Bytes of a tar.gz that are asked for at once: all of them are needed."""
+"""Bytes per request from a tar.gz, all of which is needed."""
 PACKAGES = {"gs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-"""Other storage that fsspec reads, by scheme, and the package that each needs."""
+"""Storage that fsspec reads: the package that each scheme needs."""
 TIMED = "~"
-"""Before an etag that is made of size and time."""
+"""Prefix of an etag that is made of size and time."""
 CHANGED = "it changed after it was listed"
 
 
 class FetchFailed(Exception):
-    """The bytes of an entry could not be had; `status` and `reason` are the row's."""
+    """The bytes of an entry could not be fetched; `status` and `reason` go into its row."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(status, reason)
@@ -50,7 +50,17 @@ def read(
     stop: int | None = None,
     retry: Retry = PATIENT,
 ) -> bytes:
-    """Bytes [start, stop) of an object, fewer where it ends before; FetchFailed with its reason."""
+    """Read bytes [start, stop) of an object; fewer if the object ends before `stop`.
+
+    Args:
+        uri: the object's URI, as it was listed.
+        etag: the object's etag, as it was listed.
+        start, stop: range of bytes; None for `stop` reads to the end.
+        retry: patience with failures that may pass.
+
+    Raises:
+        FetchFailed: the bytes cannot be read, are too many, or changed since the listing.
+    """
     kind = scheme_of(uri)
     try:
         if kind in ("", "file"):
@@ -63,18 +73,18 @@ def read(
 
 
 def too_large(size: int) -> str:
-    """The reason why an object of so many bytes is not read; empty where it is."""
+    """Why an object of `size` bytes is not read; empty if it is."""
     return f"too many bytes ({size}; at most {MAX_BYTES})" if size > MAX_BYTES else ""
 
 
 def local_etag(found: os.stat_result) -> str:
-    """Of a local file."""
+    """The etag of a local file."""
     return f"{found.st_size:x}-{found.st_mtime_ns:x}"
 
 
 def _read_local(uri: str, etag: str, start: int, stop: int | None) -> bytes:
     try:
-        # No waiting on a pipe that took the file's name since the listing.
+        # Do not wait for a pipe that replaced the file since the listing.
         handle = os.open(local_path(uri), os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
             found = os.fstat(handle)
@@ -92,7 +102,7 @@ def _read_local(uri: str, etag: str, start: int, stop: int | None) -> bytes:
 
 
 def _read_s3(uri: str, etag: str, start: int, stop: int | None, retry: Retry) -> bytes:
-    """A body that breaks is resumed where it broke; the condition keeps it that of one object."""
+    """Resume a body where it breaks; a condition ensures that all of it is from one object."""
     bucket, key = split_s3(uri)
     asked = {"Bucket": bucket, "Key": key, **_unchanged(etag)}
     got, patience = bytearray(), Patience(retry)
@@ -112,23 +122,23 @@ def _read_s3(uri: str, etag: str, start: int, stop: int | None, retry: Retry) ->
 
 
 def time_etag(size: int, changed: datetime) -> str:
-    """Of an S3 object that is listed without one: its size and its last change in seconds."""
+    """The etag of an S3 object that is listed without one: its size and last change in seconds."""
     return f"{TIMED}{size:x}-{int(changed.timestamp())}"
 
 
 def _unchanged(etag: str) -> dict[str, Any]:
-    """What is asked of S3 so that only the object as it was listed comes."""
+    """The condition under which S3 sends the object only as it was listed."""
     if not etag.startswith(TIMED):
         return {"IfMatch": f'"{etag}"'}
     return {"IfUnmodifiedSince": datetime.fromtimestamp(int(etag.rpartition("-")[2]), UTC)}
 
 
 def _check_range(reply: dict[str, Any], start: int, stop: int | None) -> None:
-    """FetchFailed where other bytes come than were asked for: some servers ignore the range."""
+    """Raise FetchFailed if the server sends other bytes than requested: some ignore the range."""
     last = start + reply["ContentLength"] - 1
     whole = reply["ResponseMetadata"]["HTTPStatusCode"] != 206
-    said = reply.get("ContentRange", "").startswith(f"bytes {start}-{last}/")
-    if whole or not said or (stop is not None and last >= stop):
+    stated = reply.get("ContentRange", "").startswith(f"bytes {start}-{last}/")
+    if whole or not stated or (stop is not None and last >= stop):
         reply["Body"].close()
         raise FetchFailed("read_failed", "the storage sends other bytes than were asked for")
 
@@ -166,7 +176,11 @@ def _read_other(uri: str, etag: str, start: int, stop: int | None) -> bytes:
 
 
 def other(uri: str) -> tuple[Any, str]:
-    """fsspec's way to a gs://, az:// or abfs:// URI: (filesystem, path); no other scheme."""
+    """A gs://, az:// or abfs:// URI for fsspec: (filesystem, path).
+
+    Raises:
+        ConfigurationError: another scheme, or a package that is not installed.
+    """
     scheme = scheme_of(uri)
     if scheme not in PACKAGES:
         known = ", ".join(f"{name}://" for name in ("s3", *PACKAGES))
@@ -174,16 +188,19 @@ def other(uri: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(f"{scheme}://{decode(uri.partition('://')[2])}")
     except ImportError as error:
-        raise ConfigurationError(f"{scheme}:// needs the package {PACKAGES[scheme]}") from error
+        package = PACKAGES[scheme]
+        raise ConfigurationError(
+            f"{scheme}:// needs the package {package}: pip install {package}"
+        ) from error
 
 
 def other_etag(about: dict[str, Any]) -> str:
-    """What fsspec tells of an object and changes with it: its etag, else its size and time."""
+    """A value of fsspec that changes with the object: its etag, else its size and time."""
     for name in ("etag", "ETag", "md5Hash", "generation"):
         if about.get(name):
             return str(about[name]).strip('"')
     changed = about.get("last_modified") or about.get("mtime") or about.get("created")
-    # Listings and look-ups of one file system may tell the time as another kind.
+    # One file system may give the time as another type in listings than in look-ups.
     seconds = changed.timestamp() if isinstance(changed, datetime) else changed
     return f"{about['size']:x}-{seconds}"
 
@@ -194,7 +211,7 @@ def _bounded(size: int) -> None:
 
 
 class _ObjectFile(io.RawIOBase):
-    """An object as a seekable file of ranged reads. Its end, a zip's index, is read once."""
+    """An object as a seekable file of ranged reads. Its end, which a zip needs, is read once."""
 
     def __init__(self, uri: str, etag: str, size: int, retry: Retry = PATIENT) -> None:
         self.uri, self.etag, self.size, self.retry = uri, etag, size, retry
@@ -213,7 +230,7 @@ class _ObjectFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
         if base + offset < 0:
-            raise OSError(errno.EINVAL, "a place before the beginning")
+            raise OSError(errno.EINVAL, "a position before the beginning")
         self.position = base + offset
         return self.position
 
@@ -231,16 +248,16 @@ class _ObjectFile(io.RawIOBase):
     def _at(self, start: int, stop: int) -> bytes:
         if start >= stop:
             return b""
-        kept = max(0, self.size - BLOCK)
-        if start < kept:
+        cached = max(0, self.size - BLOCK)
+        if start < cached:
             return read(self.uri, self.etag, start, stop, self.retry)
         if not self.end:
-            self.end = read(self.uri, self.etag, kept, self.size, self.retry)
-        return self.end[start - kept : stop - kept]
+            self.end = read(self.uri, self.etag, cached, self.size, self.retry)
+        return self.end[start - cached : stop - cached]
 
 
 def open_object(
     uri: str, etag: str, size: int, block: int = BLOCK, retry: Retry = PATIENT
 ) -> io.BufferedReader:
-    """An object of `size` bytes as a buffered file; reading raises FetchFailed."""
+    """Open an object of `size` bytes as a buffered, seekable file; reading raises FetchFailed."""
     return io.BufferedReader(_ObjectFile(uri, etag, size, retry), block)

@@ -1,7 +1,8 @@
-"""Where results lie: a folder or an S3 prefix, with the conditional writes that a ledger needs.
+"""Locations of results: a folder or an S3 prefix, with the conditional writes that a ledger needs.
 
-Conditional writes compare contents when they lose: a reply that was lost on the way looks like
-another's victory. Whoever competes puts a token of its own into the content.
+A conditional write that fails compares the contents: if the reply to a successful write was lost,
+the repeated write fails although its content is stored. Competing writers therefore put tokens of
+their own into the content.
 """
 
 import base64
@@ -21,7 +22,7 @@ from fundus.storage.uris import S3, checked_name, join_s3, local_folder, scheme_
 
 
 class S3Place:
-    """A prefix of an S3 bucket."""
+    """A prefix of an S3 bucket. Failures raise StorageFailed after patient retries."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.bucket = bucket
@@ -29,15 +30,15 @@ class S3Place:
 
     @property
     def uri(self) -> str:
-        """As s3:// URI, without a slash at its end."""
+        """The prefix as an s3:// URI, without a slash at its end."""
         return join_s3(self.bucket, self.prefix).rstrip("/")
 
     def join(self, name: str) -> "S3Place":
-        """The place below this one."""
+        """The location of this name below this one."""
         return S3Place(self.bucket, self.prefix + checked_name(name))
 
     def read(self, name: str) -> tuple[bytes, str] | None:
-        """(content, etag), or None where there is none."""
+        """(content, etag) of an object; None if there is none."""
 
         def whole() -> tuple[bytes, str]:
             reply = s3.once("get_object", PATIENT, **self._object(name))
@@ -54,23 +55,26 @@ class S3Place:
             raise
 
     def put(self, name: str, data: bytes) -> str:
-        """Write, whatever is there; the etag."""
+        """Write an object, over an existing one too, and return its etag."""
         return _etag(s3.patient("put_object", PATIENT, **self._object(name), **_body(data)))
 
     def put_if_absent(self, name: str, data: bytes) -> str | None:
-        """Write where nothing is; the etag, or None where another content is."""
+        """Write a new object and return its etag; None if one with other content exists."""
         return self._put_if(name, data, IfNoneMatch="*")
 
     def put_if_match(self, name: str, data: bytes, etag: str) -> str | None:
-        """Write over the content with this etag; the new one, or None where another content is."""
+        """Overwrite the object of this etag and return the new one; None if it has changed."""
         return self._put_if(name, data, IfMatch=f'"{etag}"')
 
     def delete(self, name: str) -> None:
-        """Remove; nothing happens where nothing is."""
+        """Delete an object, if there is one."""
         s3.patient("delete_object", PATIENT, **self._object(name))
 
     def list(self, prefix: str = "") -> list[str]:
-        """Sorted names of all that lies below, at any depth, from `prefix` on; no hidden files."""
+        """Sorted names of all objects below, at any depth, that begin with `prefix`.
+
+        Hidden files are left out.
+        """
         names: list[str] = []
         more: dict[str, str] = {}
         while True:
@@ -83,7 +87,7 @@ class S3Place:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def age_s(self, name: str) -> float | None:
-        """Seconds since its last change, both by the server's clock; None: not there."""
+        """Seconds since an object's last change, by the server's clock; None if it is missing."""
         try:
             reply = s3.patient("head_object", PATIENT, **self._object(name))
         except s3.Refused as refused:
@@ -94,19 +98,22 @@ class S3Place:
         return max(0.0, (now - reply["LastModified"]).total_seconds())
 
     def arrow(self) -> tuple[fs.FileSystem, str]:
-        """pyarrow's way to the same prefix: (filesystem, path). Credentials by the same chain."""
+        """The prefix for pyarrow: (filesystem, path)."""
         return connection(self.bucket).arrow(), f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def delta_options(self) -> dict[str, str]:
-        """What deltalake needs to reach this place exactly as boto3 does.
+        """deltalake's `storage_options` to reach this location exactly as boto3 does.
 
             place = open_place("s3://screening/results")
             table = DeltaTable(place.uri, storage_options=place.delta_options())
             write_deltalake(place.uri, rows, storage_options=place.delta_options())
 
-        Endpoint, region, credentials, CA bundle, proxy and conditional PUTs, for deltalake 1.6 or
-        later. They hold secrets: never log them. Temporary credentials end: ask again for each
-        table that is opened. ConfigurationError where there are no credentials.
+        They set endpoint, region, credentials, CA bundle, proxy and conditional PUTs, for deltalake
+        1.6 or later. They contain secrets: never log them. Temporary credentials expire: call this
+        again for each table that is opened.
+
+        Raises:
+            ConfigurationError: there are no credentials.
         """
         return connection(self.bucket).delta()
 
@@ -129,18 +136,25 @@ Place = FolderPlace | S3Place
 
 
 def place_at(uri: str) -> Place:
-    """The place at a path, file:// or s3:// URI, not looked at. Other schemes are refused."""
+    """The location of a path, file:// or s3:// URI, without a request to the storage.
+
+    Raises:
+        ConfigurationError: a URI of another scheme.
+    """
     if scheme_of(uri) == S3:
         return S3Place(*split_s3(uri))
     if scheme_of(uri) not in ("", "file"):
-        raise ConfigurationError(f"results lie in a folder or on s3://, not on {scheme_of(uri)}://")
+        raise ConfigurationError(
+            f"results cannot be stored on {scheme_of(uri)}://: give a folder or s3://bucket/prefix"
+        )
     return FolderPlace(local_folder(uri))
 
 
 def open_place(uri: str) -> Place:
-    """The place at a path, file:// or s3:// URI; it need not exist yet, but its bucket must.
+    """The location of a path, file:// or s3:// URI. It need not exist yet, but its bucket must.
 
-    ValueError, in a sentence, for any other, and where it cannot be listed.
+    Raises:
+        ConfigurationError: a URI of another scheme, a file, or a bucket that cannot be listed.
     """
     place = place_at(uri)
     if isinstance(place, S3Place):
@@ -148,14 +162,14 @@ def open_place(uri: str) -> Place:
         try:
             s3.patient("list_objects_v2", PATIENT, **asked, MaxKeys=1)
         except StorageFailed as failed:
-            raise ConfigurationError(f"nothing can lie in {place.uri}: {failed.reason}") from failed
+            raise ConfigurationError(f"{place.uri} cannot be used: {failed.reason}") from failed
     elif place.folder.exists() and not place.folder.is_dir():
-        raise ConfigurationError(f"nothing can lie in {place.folder}: it is not a folder")
+        raise ConfigurationError(f"{place.folder} cannot be used: it is not a folder")
     return place
 
 
 def _body(data: bytes) -> dict[str, Any]:
-    """A body with its MD5: a bucket with Object Lock refuses one without, any server knows it."""
+    """A body with its MD5, which any server knows and a bucket with Object Lock requires."""
     digest = hashlib.md5(data, usedforsecurity=False).digest()
     return {"Body": data, "ContentMD5": base64.b64encode(digest).decode()}
 

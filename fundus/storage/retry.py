@@ -1,4 +1,4 @@
-"""Patience: what is tried again, how often, and how long it is waited for."""
+"""Retries: failures that may pass are retried with jittered exponential backoff."""
 
 import random
 import time
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Retry:
-    """How failures that may pass are waited out. Every pause is drawn anew from 0 to its bound."""
+    """How often and how long to retry. Each pause is drawn uniformly from 0 to its bound."""
 
     tries: int = 10
-    """Attempts in a row that bring no byte, before it is given up."""
+    """Attempts in a row without a byte before giving up."""
     first_s: float = 0.25
-    """Bound of the first pause, in seconds; it doubles with every attempt that brings nothing."""
+    """Bound of the first pause, in seconds; it doubles with every attempt without a byte."""
     longest_s: float = 15.0
-    """Bound of every pause, in seconds; a server that asks for more (Retry-After) gets it."""
+    """Bound of every pause, in seconds, unless the server asks for a longer one (Retry-After)."""
     stall_s: float = 20.0
-    """Seconds without a byte, after which an attempt is given up."""
+    """Seconds without a byte before an attempt is abandoned."""
     deadline_s: float = 300.0
-    """Seconds for everything: attempts and pauses."""
+    """Seconds for all attempts and pauses together."""
 
     def __post_init__(self) -> None:
         if self.tries < 1 or min(self.first_s, self.longest_s, self.stall_s, self.deadline_s) <= 0:
@@ -34,7 +34,7 @@ PATIENT = Retry()
 
 
 class StorageFailed(Exception):
-    """Storage did not do what was asked; `reason` says why in a sentence, without credentials."""
+    """A request to the storage failed; `reason` explains it in one sentence without credentials."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -47,11 +47,11 @@ class Passing(StorageFailed):
     def __init__(self, reason: str, after_s: float = 0.0) -> None:
         super().__init__(reason)
         self.after_s = after_s
-        """Seconds that the server asked to be left alone."""
+        """Pause that the server asked for, in seconds."""
 
 
 class Patience:
-    """What is left of the attempts and the time for one piece of work."""
+    """The attempts and the time that are left for one piece of work."""
 
     def __init__(self, retry: Retry) -> None:
         self.retry = retry
@@ -59,11 +59,11 @@ class Patience:
         self.deadline = time.monotonic() + retry.deadline_s
 
     def progress(self) -> None:
-        """Bytes came: the next failure is a first one."""
+        """Note that bytes arrived: the next failure counts as the first."""
         self.failed = 0
 
     def wait(self, failure: Passing) -> None:
-        """Pause before the next attempt. Without patience left, the failure is raised."""
+        """Pause before the next attempt, or raise the failure if no attempt or time is left."""
         bound = min(self.retry.longest_s, self.retry.first_s * 2**self.failed)
         pause = max(random.uniform(0, bound), failure.after_s)
         self.failed += 1
@@ -74,7 +74,7 @@ class Patience:
 
 
 def patiently(work: Callable[[], T], retry: Retry) -> T:
-    """What `work` returns, tried again after each `Passing`; the last one is raised."""
+    """Call `work`, again after each `Passing`, and return its result; raise the last `Passing`."""
     patience = Patience(retry)
     while True:
         try:
@@ -94,5 +94,5 @@ def _count() -> None:
 
 
 def retries() -> int:
-    """How often this process has tried again so far, over all its threads."""
+    """The number of retries of this process so far, in all its threads."""
     return _retries

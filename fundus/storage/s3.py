@@ -1,4 +1,4 @@
-"""S3: one client a process and endpoint, by the standard AWS chain, and what its errors mean."""
+"""S3: one client per process and configuration, by the standard AWS chain, and its errors."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ from fundus.errors import ConfigurationError
 from fundus.storage.retry import PATIENT, Passing, Retry, StorageFailed, patiently
 
 FAILURES = (failures.ClientError, failures.BotoCoreError, ResponseParserError, HTTPError)
-"""What boto3 raises where a request or its reply goes wrong, in a body too."""
+"""Exceptions of boto3 for a request, a reply or a body that fails."""
 BROKEN = (
     failures.ConnectionError,
     failures.HTTPClientError,
@@ -26,11 +26,11 @@ BROKEN = (
     HTTPError,
 )
 CA = "CA_BUNDLE"
-"""The end of the names of variables that name a file of certificates."""
+"""Suffix of the environment variables that name a file of certificates."""
 CONNECTIONS = 32
 CONNECT_S = 10
 PASSING_HTTP = {408, 409, 425, 429, 500, 502, 503, 504}
-"""409: another conditional write of the same object is under way."""
+"""409: another conditional write of the same object is in progress."""
 PASSING_CODES = {"SlowDown", "RequestTimeout", "InternalError", "Throttling", "ThrottlingException"}
 MEANINGS = {
     403: "access to it is denied",
@@ -45,34 +45,34 @@ CODES = {
 
 
 class Refused(StorageFailed):
-    """The server said no, and would again."""
+    """The server refused the request and would refuse it again."""
 
     def __init__(self, reason: str, http: int = 0) -> None:
         super().__init__(reason)
         self.http = http
-        """The status of the reply, such as 403, 404 or 412; 0 where none came."""
+        """HTTP status of the reply, such as 403, 404 or 412; 0 if there was no reply."""
 
 
 def client(stall_s: float = Retry.stall_s) -> Any:
-    """The boto3 client of this process for what the environment says now; threads share it."""
+    """This process's boto3 client for the present environment; threads share it."""
     return _now(stall_s)[0]
 
 
 def session() -> botocore.session.Session:
-    """The botocore session behind `client`: its settings and credentials."""
+    """The botocore session of `client`, with its settings and credentials."""
     return _now(Retry.stall_s)[1]
 
 
 def certificates(of: botocore.session.Session) -> str | None:
-    """The file of certificates that boto3 believes; None for those that come with it."""
+    """The file of certificates that boto3 trusts; None for those that come with boto3."""
     return of.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
 
 
 def _now(stall_s: float) -> tuple[Any, botocore.session.Session]:
-    told = tuple(item for item in os.environ.items() if item[0].upper().endswith(("_PROXY", CA)))
-    told += tuple(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    known = tuple(item for item in os.environ.items() if item[0].upper().endswith(("_PROXY", CA)))
+    known += tuple(item for item in os.environ.items() if item[0].startswith("AWS_"))
     with _lock:
-        return _client(os.getpid(), stall_s, told)
+        return _client(os.getpid(), stall_s, known)
 
 
 _lock = Lock()
@@ -95,14 +95,22 @@ def _client(
     core = botocore.session.get_session()
     try:
         if (ca := certificates(core)) and not Path(ca).exists():
-            raise ConfigurationError(f"S3 is not configured: the CA bundle {ca} is not there")
+            raise ConfigurationError(
+                f"S3 is not configured: the CA bundle {ca} is not there; correct its path in"
+                " AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or the AWS profile"
+            )
         return boto3.session.Session(botocore_session=core).client("s3", config=config), core
     except failures.BotoCoreError as error:
         raise ConfigurationError(f"S3 is not configured: {error}") from None
 
 
 def once(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:
-    """The reply to one request, such as "get_object". `Passing` or `Refused` where it failed."""
+    """Send one request, such as "get_object", and return the reply.
+
+    Raises:
+        Passing: a failure that may pass.
+        Refused: any other failure.
+    """
     try:
         return getattr(client(retry.stall_s), operation)(**arguments)
     except FAILURES as error:
@@ -110,12 +118,12 @@ def once(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, 
 
 
 def patient(operation: str, retry: Retry = PATIENT, **arguments: Any) -> dict[str, Any]:
-    """As `once`, tried again where a failure may pass."""
+    """As `once`, with retries of failures that may pass."""
     return patiently(lambda: once(operation, retry, **arguments), retry)
 
 
 def meaning(error: Exception) -> StorageFailed:
-    """Whether a failure of boto3 may pass, and a sentence that names no credentials."""
+    """An exception of boto3 as `Passing` or `Refused`, with a reason that names no credentials."""
     if isinstance(error, failures.ClientError):
         return _reply(error.response)
     if isinstance(error, BROKEN):
@@ -136,5 +144,5 @@ def _reply(response: Any) -> StorageFailed:
 
 
 def _seconds(retry_after: str) -> float:
-    """Retry-After in seconds; its other form, a date, is rare and left to our own pauses."""
+    """Retry-After in seconds; 0 for its other form, a date, which is rare."""
     return float(retry_after) if retry_after.isdigit() else 0.0

@@ -1,7 +1,7 @@
-"""URIs of objects: percent-encoded paths, S3 buckets and keys, members of archives.
+"""URIs of objects: percent-encoded paths, S3 buckets and keys, members of containers.
 
-A member's URI is that of its archive, `!/` and its own path: `s3://clinic/day.zip!/eyes/1.jpg`.
-Encoded paths hold no `!`, so the first `!/` ends the archive's part.
+The URI of a member is its container's URI, `!/` and its own path: `s3://clinic/day.zip!/eyes/1.jpg`.
+Encoded paths contain no `!`, so the first `!/` ends the container's part.
 """
 
 import os
@@ -12,41 +12,53 @@ from fundus.errors import ConfigurationError
 
 MEMBER = "!/"
 S3 = "s3"
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+CONTAINERS = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def scheme_of(uri: str) -> str:
-    """Its scheme; "" for a path of this machine. A URI that holds credentials is refused."""
+    """The scheme of a URI; "" for a local path.
+
+    Raises:
+        ConfigurationError: the URI contains credentials or options.
+    """
     scheme, found, rest = uri.partition("://")
     if not found:
         return ""
     if scheme != "file":
-        # Never echoed: what follows may be a secret.
+        # The rest is never printed: it may be a secret.
         if set("@:") & set(rest.partition("/")[0]):
             raise ConfigurationError(
-                f"a {scheme}:// URI holds credentials: give them by the environment"
+                f"a {scheme}:// URI holds credentials: set them in the environment instead"
             )
         if "?" in rest:
-            raise ConfigurationError(f"a {scheme}:// URI takes no options after a question mark")
+            raise ConfigurationError(
+                f"a {scheme}:// URI takes no options after a question mark: leave them out"
+            )
     return scheme
 
 
 def encode(path: bytes | str) -> str:
-    """A path for a URI: ASCII, `/` kept, parts of dots alone encoded, so that nothing climbs."""
+    """Percent-encode a path for a URI, except for `/`.
+
+    Parts that consist of dots are encoded too, so that no path leads out of its folder.
+    """
     raw = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
     parts = quote_from_bytes(raw).split("/")
     return "/".join("%2E" * len(part) if part in (".", "..") else part for part in parts)
 
 
 def decode(path: str) -> str:
-    """The way back from `encode`; bytes that are no UTF-8 become surrogates."""
+    """The inverse of `encode`; bytes that are not UTF-8 become surrogates."""
     return os.fsdecode(unquote_to_bytes(path))
 
 
 def normal(name: str) -> str:
-    """The URI of the object at a path or URI, as listings have it: encoded; local links resolved.
+    """The URI by which listings name the object at a path or URI: encoded, local links resolved.
 
-    Names of one object all give the same. ConfigurationError for a name that no file can have.
+    All names of one object give the same URI.
+
+    Raises:
+        ConfigurationError: a name with a null character, or a URI that `scheme_of` refuses.
     """
     scheme, found, rest = name.partition("://")
     if found and scheme != "file":
@@ -58,17 +70,17 @@ def normal(name: str) -> str:
 
 
 def lies_in(uri: str, folder: str) -> bool:
-    """Whether it is the folder or prefix, or below it; both as paths or URIs."""
+    """Whether a path or URI is that of the folder or prefix, or lies below it."""
     return (normal(uri).rstrip("/") + "/").startswith(normal(folder).rstrip("/") + "/")
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """(bucket, key) of an s3:// URI. Another URI, or one without a bucket, is refused."""
+    """(bucket, key) of an s3:// URI; ConfigurationError for another URI or one without a bucket."""
     if scheme_of(uri) != S3:
-        raise ConfigurationError("not an s3:// URI")
+        raise ConfigurationError("not an s3:// URI: give s3://bucket/prefix")
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket:
-        raise ConfigurationError("an s3:// URI without a bucket: s3://bucket/prefix")
+        raise ConfigurationError("an s3:// URI without a bucket: give s3://bucket/prefix")
     return bucket, decode(key)
 
 
@@ -78,33 +90,37 @@ def join_s3(bucket: str, key: str) -> str:
 
 
 def split_member(uri: str) -> tuple[str, str]:
-    """(URI of the archive, encoded path inside); (uri, "") for what lies in no archive."""
-    archive, _, path = uri.partition(MEMBER)
-    return archive, path
+    """(URI of the container, encoded path inside); (uri, "") if the object is in no container."""
+    container, _, path = uri.partition(MEMBER)
+    return container, path
 
 
-def is_archive(uri: str) -> bool:
-    """Whether it is opened and its members listed in its place: told by its suffix."""
-    return uri.lower().endswith(ARCHIVES)
+def is_container(uri: str) -> bool:
+    """Whether the suffix is that of a container, of which the members are listed instead."""
+    return uri.lower().endswith(CONTAINERS)
 
 
 def local_folder(uri: str) -> Path:
-    """A path or file:// URI as an absolute path, links resolved. Other schemes are refused."""
+    """A path or file:// URI as an absolute path with links resolved.
+
+    Raises:
+        ConfigurationError: a URI of another scheme.
+    """
     scheme = scheme_of(uri)
     if not scheme:
         return Path(uri).expanduser().resolve()
     if scheme != "file":
-        raise ConfigurationError(f"{scheme}:// is no folder of this machine")
+        raise ConfigurationError(f"{scheme}:// is not a folder of this machine: give a local path")
     return Path(local_path(uri)).resolve()
 
 
 def local_path(uri: str) -> str:
-    """The path that a file:// URI names."""
+    """The path of a file:// URI."""
     return decode(urlsplit(uri).path)
 
 
 def checked_name(name: str) -> str:
-    """The name, where it lies below its place; ConfigurationError where it leads out."""
+    """Return the name of an object below a location; ConfigurationError if it leads out of it."""
     if not name or name.startswith("/") or ".." in name.split("/"):
-        raise ConfigurationError(f"{name!r} is no name below a place")
+        raise ConfigurationError(f"{name!r} is not a path below its location: leave out / and ..")
     return name

@@ -1,1 +1,1 @@
-"""Drawing an eye as a camera would show it: arithmetic, no files."""
+"""Drawing of an eye as a camera would show it: arithmetic without files."""

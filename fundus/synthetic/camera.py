@@ -1,4 +1,4 @@
-"""Camera styles: how the frames of a site look and whom it sees. Each style is a function."""
+"""Cameras of synthetic sites: the look of their frames and their patients, one function each."""
 
 from dataclasses import dataclass
 
@@ -7,27 +7,28 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Camera:
-    """How a site's frames look, and whom it sees. Colours are RGB in [0, 1]."""
+    """The look of a site's frames, and its patients. Colours are RGB in [0, 1]."""
 
     name: str
     height: int
-    """Of the frame, pixels."""
+    """Height of the frame, pixels."""
     width: int
+    """Width of the frame, pixels."""
     field: float
-    """Diameter of the circular field of view over the frame's width."""
+    """Diameter of the circular field of view, relative to the width of the frame."""
     cropped: float
-    """Share of the field's diameter that is cut at the top, and again at the bottom."""
+    """Share of the field's diameter that is cut off at the top, and the same at the bottom."""
     centred_on_disc: float
     """0: the field is centred between disc and fovea; 1: on the disc."""
     disc_size: float
-    """Mean vertical diameter of the disc over the diameter of the field."""
+    """Mean vertical diameter of the disc, relative to the diameter of the field."""
     retina: Colour
     rim: Colour
     cup: Colour
     haze: Colour
-    """What veils the edge of the field on one side."""
+    """Colour of the haze over the edge of the field on one side."""
     light: float
-    """Mean exposure; 1 shows the colours as given."""
+    """Mean exposure; 1 leaves the colours as they are given."""
     vignetting: float
     """Share of the light that is lost at the edge of the field."""
     hazing: float
@@ -50,7 +51,7 @@ class Camera:
 
 
 def clinic() -> Camera:
-    """A macula-centred 45-degree camera among healthy eyes: orange, sharp, small cups."""
+    """A macula-centred 45-degree camera with mostly healthy eyes: orange, sharp, small cups."""
     return Camera(
         name="clinic", height=1000, width=1040, field=0.96, cropped=0.02, centred_on_disc=0.15,
         disc_size=0.145, retina=(0.66, 0.34, 0.13), rim=(0.91, 0.55, 0.28), cup=(1.0, 0.90, 0.62),
@@ -60,7 +61,7 @@ def clinic() -> Camera:
 
 
 def hospital() -> Camera:
-    """A disc-centred 30-degree camera in a glaucoma service: darker, bluish, softer, big cups."""
+    """A disc-centred 30-degree camera of a glaucoma clinic: darker, bluish, softer, large cups."""
     return Camera(
         name="hospital", height=900, width=1050, field=0.97, cropped=0.09, centred_on_disc=0.8,
         disc_size=0.19, retina=(0.47, 0.27, 0.21), rim=(0.72, 0.47, 0.41), cup=(0.84, 0.76, 0.70),
@@ -70,7 +71,7 @@ def hospital() -> Camera:
 
 
 def handheld() -> Camera:
-    """A narrow, unevenly lit field from a hand-held device: magenta, blurred, strongly packed."""
+    """A hand-held camera: narrow, unevenly lit field, magenta, blurred, strongly compressed."""
     return Camera(
         name="handheld", height=960, width=1280, field=0.68, cropped=0.0, centred_on_disc=0.6,
         disc_size=0.17, retina=(0.66, 0.25, 0.22), rim=(0.90, 0.55, 0.47), cup=(0.97, 0.83, 0.74),
@@ -80,4 +81,4 @@ def handheld() -> Camera:
 
 
 CAMERAS = {"clinic": clinic, "hospital": hospital, "handheld": handheld}
-"""By the name that a line or a command gives."""
+"""Cameras by the names that commands and set descriptions use."""

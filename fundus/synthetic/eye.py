@@ -15,7 +15,7 @@ FOVEA_DISTANCE = 2.5
 
 @dataclass(frozen=True)
 class Oval:
-    """An ellipse by its centre, half axes and tilt (radians, from x towards y)."""
+    """An ellipse: centre, half axes and tilt (radians, from x towards y)."""
 
     x: float
     y: float
@@ -31,14 +31,14 @@ class Oval:
         )
 
     def radius(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """0 at the centre, 1 on the outline, of points in frame coordinates."""
+        """Relative radius of points in frame coordinates: 0 at the centre, 1 on the outline."""
         cos, sin = float(np.cos(self.tilt)), float(np.sin(self.tilt))  # float32 stays float32
         u = ((x - self.x) * cos + (y - self.y) * sin) / self.half_width
         v = ((y - self.y) * cos - (x - self.x) * sin) / self.half_height
         return np.hypot(u, v)
 
     def outline(self, angle: float) -> np.ndarray:
-        """The xy point of the outline in a direction of the frame (radians, from x towards y)."""
+        """The point (x, y) of the outline in a direction (radians, from x towards y)."""
         direction = np.array([np.cos(angle), np.sin(angle)])
         centre = np.array([self.x, self.y])
         reach = self.radius(*(centre + direction))
@@ -47,7 +47,7 @@ class Oval:
 
 @dataclass(frozen=True)
 class Eye:
-    """One eye as it lies in a frame."""
+    """One eye in frame coordinates."""
 
     disc: Oval
     cup: Oval
@@ -57,17 +57,18 @@ class Eye:
 
     @property
     def vcdr(self) -> float:
+        """The vertical cup-to-disc ratio."""
         return self.cup.rise / self.disc.rise
 
     @property
     def temporal(self) -> float:
-        """+1 where the fovea lies right of the disc (OS), -1 where left (OD)."""
+        """+1 if the fovea is to the right of the disc (OS), -1 if to the left (OD)."""
         return 1.0 if self.laterality == "OS" else -1.0
 
 
 @dataclass(frozen=True)
 class Vessel:
-    """A centre line (N, 2) in frame pixels with its widths (N,)."""
+    """A vessel: its centre line (N, 2) and its widths (N,), in pixels of the frame."""
 
     points: np.ndarray
     widths: np.ndarray
@@ -75,10 +76,10 @@ class Vessel:
 
 
 def place_cup(rng: np.random.Generator, disc: Oval, vcdr: float, temporal: float) -> Oval:
-    """A cup of exactly this vertical ratio, inside the disc, a little temporal of its centre."""
+    """A cup of exactly this vCDR inside the disc, slightly temporal of the disc's centre."""
     aspect = disc.half_width / disc.half_height * rng.uniform(0.88, 1.0)
-    # The rise grows with the axes, so one division gives the size; the aspect is at most the
-    # disc's, so the cup fits in the disc shrunk by half_height / disc.half_height.
+    # The rise is proportional to the axes, so one division gives the size. The aspect ratio is at
+    # most the disc's, so the cup fits in the disc scaled by half_height / disc.half_height.
     half_height = vcdr * disc.rise / Oval(0, 0, aspect, 1, disc.tilt).rise
     room = max(0.0, 1 - half_height / disc.half_height)
     shift = 0.75 * room * disc.half_width
@@ -92,10 +93,10 @@ def place_cup(rng: np.random.Generator, disc: Oval, vcdr: float, temporal: float
 
 
 def vessels(rng: np.random.Generator, eye: Eye) -> list[Vessel]:
-    """Arteries and veins: four pairs of trunks, finer ones to the sides, and their branches.
+    """Draw arteries and veins: four pairs of trunks, finer ones to the sides, and their branches.
 
-    Trunks rise in the nasal half of the cup, bend at its edge, cross the rim, and the temporal
-    ones arch around the fovea. Arteries are thinner. Thin twigs keep away from the fovea.
+    Trunks begin in the nasal half of the cup, bend at its edge and cross the rim. The temporal ones
+    arch around the fovea. Arteries are thinner than veins. Thin branches avoid the fovea.
     """
     scale = 2 * eye.disc.rise
     found: list[Vessel] = []
@@ -124,11 +125,11 @@ def vessels(rng: np.random.Generator, eye: Eye) -> list[Vessel]:
 def _trunk(
     rng: np.random.Generator, eye: Eye, stops: np.ndarray, width: float, artery: bool
 ) -> Vessel:
-    """From the cup over the rim and along the stops ((N, 2): temporal, up, from the disc)."""
+    """A trunk from the cup over the rim along `stops`: (N, 2) temporal and up, from the disc."""
     disc = np.array([eye.disc.x, eye.disc.y])
     stops = disc + stops * (eye.temporal, -1)
     first = np.arctan2(*(stops[0] - disc)[::-1])
-    # The hilus is nasal: a vessel runs up or down the cup's nasal wall and turns at its edge.
+    # The vessels begin nasally: they run along the cup's nasal wall and turn at its edge.
     nasal = np.arctan2(0.0, -eye.temporal)
     turn = np.angle(np.exp(1j * (nasal - first)))
     bend = eye.cup.outline(first + turn * rng.uniform(0.12, 0.38))
@@ -179,11 +180,11 @@ def _branches(
 
 
 def _before(stop: np.ndarray) -> int:
-    """How many come before the first True."""
+    """The number of elements before the first True."""
     return int(np.argmax(stop)) if stop.any() else len(stop)
 
 
 def _meander(rng: np.random.Generator, points: np.ndarray, size: float) -> np.ndarray:
-    """A smooth sideways wander (N, 2), zero at the start."""
+    """A smooth sideways displacement (N, 2), zero at the start."""
     wander = gaussian_filter1d(rng.normal(0, 1, points.shape), 7, axis=0, mode="nearest") * 4
     return wander * size * np.minimum(1, np.linspace(0, 4, len(points)))[:, None]

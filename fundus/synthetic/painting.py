@@ -1,6 +1,6 @@
-"""Paint a drawn eye as a camera sees it: retina, papilla, vessels, then light, haze and noise.
+"""Paints a drawn eye as a camera sees it: retina, papilla, vessels, then light, haze and noise.
 
-Scenes are HWC float32 RGB, 1.0 white; only the last step, the exposure, gives uint8.
+Scenes are HWC float32 RGB with white at 1.0. Only the last step, the exposure, returns uint8.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Box = tuple[int, int, int, int]
 
 
 def grid(box: Box, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The centres of the pixels in a box, or of blocks of step x step: x (1, W) and y (H, 1)."""
+    """Centres of the pixels in a box, or of blocks of step x step: x (1, W) and y (H, 1)."""
     left, top, right, bottom = box
     x = np.arange(left, right, step, dtype=np.float32) + step / 2
     y = np.arange(top, bottom, step, dtype=np.float32) + step / 2
@@ -24,7 +24,7 @@ def grid(box: Box, step: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cloud(rng: np.random.Generator, height: int, width: int, grain: float) -> np.ndarray:
-    """Smooth HW float32 noise of mean 0 and deviation near 1, `grain` pixels between its hills."""
+    """Smooth HW float32 noise of mean 0 and deviation near 1, with a grain of `grain` pixels."""
     rows, columns = int(height / grain) + 3, int(width / grain) + 3
     coarse = rng.standard_normal((rows, columns), dtype=np.float32)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * 1.3
@@ -39,8 +39,8 @@ def paint_retina(rng: np.random.Generator, camera: Camera, eye: Eye) -> np.ndarr
     size = eye.disc.half_height
     x, y = grid((0, 0, camera.width, camera.height), step=2)
     height, width = y.size, x.size
-    # The zero lines of smooth noise wind and join as the choroid's vessels do.
-    # Over patches of more and less pigment they show and vanish.
+    # The zero lines of smooth noise wind and join like the vessels of the choroid.
+    # Patches of more and less pigment hide and show them.
     net = _bell((_cloud(rng, height, width, size * 0.24) / 0.4) ** 2)
     net *= np.clip(0.7 + 0.6 * _cloud(rng, height, width, size * 0.9), 0, 1.6)
     net += 0.6 * _bell((_cloud(rng, height, width, size * 0.1) / 0.4) ** 2)
@@ -51,7 +51,7 @@ def paint_retina(rng: np.random.Generator, camera: Camera, eye: Eye) -> np.ndarr
     shade *= 1 - 0.3 * pit - 0.2 * macula
     shade *= 1 + 0.16 * _bell(((x - eye.disc.x) ** 2 + (y - eye.disc.y) ** 2) / (6 * size**2))
     tint = 1 + rng.normal(0, 0.04, 3)
-    # Red between the choroid's vessels, and a macula that takes green and blue first.
+    # The choroid is red between its vessels; the macula absorbs mainly green and blue.
     channels = (
         shade * (1 + 0.5 * amount * net),
         shade * (1 - 0.18 * macula),
@@ -64,7 +64,7 @@ def paint_retina(rng: np.random.Generator, camera: Camera, eye: Eye) -> np.ndarr
 
 
 def papilla_box(height: int, width: int, eye: Eye) -> Box:
-    """The part of the frame around the disc, crescent included: all else lies outside the disc."""
+    """The part of the frame around the disc, including its crescent."""
     reach = 1.8 * eye.disc.half_height
     return (
         max(0, int(eye.disc.x - reach)),
@@ -75,7 +75,7 @@ def papilla_box(height: int, width: int, eye: Eye) -> Box:
 
 
 def paint_papilla(rng: np.random.Generator, camera: Camera, eye: Eye, image: np.ndarray) -> None:
-    """Disc, cup, halo and temporal crescent, painted into the retina's picture."""
+    """Paint disc, cup, halo and temporal crescent into the picture of the retina, in place."""
     disc, size = eye.disc, eye.disc.half_height
     box = papilla_box(camera.height, camera.width, eye)
     x, y = grid(box)
@@ -94,13 +94,13 @@ def paint_papilla(rng: np.random.Generator, camera: Camera, eye: Eye, image: np.
     pigment = _bell(((disc_radius - 1.1 - reach) / 0.1) ** 2) * np.clip(0.4 + 0.6 * ragged, 0, 1)
     painted *= (1 - 0.25 * pigment * np.clip(side, 0, 1))[..., None]
 
-    # The nasal rim is redder: it holds more fibres and more of the small vessels that feed them.
+    # The nasal rim is redder: it has more fibres and more small vessels.
     pallor = 0.14 * np.clip(side, -1, 1) + 0.025 * streaks
     rim = np.array(camera.rim) * (1 + rng.normal(0, 0.03, 3))
     surface = rim * (1 + pallor[..., None] * np.array([0.5, 1.2, 1.5]))
     painted = _blend(painted, surface, _edge(1.0 - disc_radius, 0.02))
     floor = np.array(camera.cup) * (1.02 + 0.035 * streaks - 0.06 * cup_radius)[..., None]
-    # The cup's temporal wall slopes; its nasal one is steep. Depth in units of the disc.
+    # The cup's temporal wall slopes gently, its nasal wall is steep. Depth is relative to the disc.
     depth = (1.0 - cup_radius) * eye.cup.half_height / size
     slope = 0.025 + 0.03 * np.clip(0.5 + side, 0, 1)
     painted = _blend(painted, floor, _edge(depth, slope) * rng.uniform(0.82, 0.98))
@@ -109,7 +109,7 @@ def paint_papilla(rng: np.random.Generator, camera: Camera, eye: Eye, image: np.
 
 
 def _edge(depth: np.ndarray, softness: np.ndarray | float) -> np.ndarray:
-    """0 outside, 1 inside, with its middle where the depth is 0."""
+    """A soft edge: 0 outside, 1 inside, 0.5 where the depth is 0."""
     return np.clip(0.5 + depth / (4 * softness), 0, 1)
 
 
@@ -118,12 +118,12 @@ def _blend(image: np.ndarray, colour: np.ndarray, share: np.ndarray) -> np.ndarr
 
 
 def paint_vessels(image: np.ndarray, tree: Sequence[Vessel], eye: Eye) -> None:
-    """Vessels absorb green and blue most, veins more than arteries; arteries shine along."""
+    """Paint vessels, in place: they absorb mainly green and blue, and arteries have a reflex."""
     arteries = [vessel for vessel in tree if vessel.artery]
     veins = _cover(image.shape, [vessel for vessel in tree if not vessel.artery], 1.0)
     walls, shine = _cover(image.shape, arteries, 1.0), _cover(image.shape, arteries, 0.3)
     left, top, right, bottom = box = papilla_box(image.shape[0], image.shape[1], eye)
-    # In the cup they lie deep and out of focus.
+    # Vessels in the cup are deep and out of focus.
     faint = 0.86 + 0.14 * np.clip(eye.cup.radius(*grid(box)), 0, 1)
     for cover in (veins, walls):
         cover[top:bottom, left:right] *= faint
@@ -135,7 +135,7 @@ def paint_vessels(image: np.ndarray, tree: Sequence[Vessel], eye: Eye) -> None:
 
 
 def _cover(shape: tuple[int, ...], tree: Sequence[Vessel], part: float) -> np.ndarray:
-    """How much of each pixel the vessels cover, HW float32 in [0, 1]; drawn at twice the size."""
+    """The share of each pixel that vessels cover, HW float32 in [0, 1]; drawn at twice the size."""
     canvas = np.zeros((shape[0] * 2, shape[1] * 2), np.uint8)
     for vessel in tree:
         thickness = np.maximum(1, np.rint(vessel.widths * 2 * part)).astype(int)
@@ -143,7 +143,7 @@ def _cover(shape: tuple[int, ...], tree: Sequence[Vessel], part: float) -> np.nd
         starts = np.flatnonzero(np.diff(thickness, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], len(points)], strict=True):
             run = points[start : stop + 1].reshape(-1, 1, 2)
-            # Twigs are thin in depth too: they fade, they do not end.
+            # Thin branches are also thin in depth, so they fade out.
             level = int(255 * min(1.0, 0.35 + 0.13 * float(vessel.widths[start])))
             width = int(thickness[start])
             cv2.polylines(canvas, [run], False, level, width, cv2.LINE_AA, shift=4)
@@ -154,7 +154,7 @@ def _cover(shape: tuple[int, ...], tree: Sequence[Vessel], part: float) -> np.nd
 def expose(
     rng: np.random.Generator, camera: Camera, image: np.ndarray, centre: np.ndarray, radius: float
 ) -> np.ndarray:
-    """Light, haze, defocus, the field's edge and noise: HWC float32 scene -> HWC uint8 frame."""
+    """Apply light, haze, defocus, noise and the field's edge: HWC float32 -> HWC uint8 frame."""
     height, width = image.shape[:2]
     light = camera.light * float(np.clip(rng.normal(1, 0.07), 0.8, 1.2))
     lean, angle = rng.normal(0, 0.12, 2), rng.uniform(0, 2 * np.pi)
@@ -171,7 +171,7 @@ def expose(
     added = cv2.resize(added.astype(np.float32), (width, height))
     frame = cv2.GaussianBlur(image * gain + added, (0, 0), camera.blur)
 
-    # Shot noise: less where it is dark.
+    # Shot noise is weaker in dark areas.
     coarse = rng.standard_normal((height // 2, width // 2, 3), dtype=np.float32)
     fine = rng.standard_normal((height, width, 1), dtype=np.float32)
     sensor = cv2.resize(coarse, (width, height)) + 0.7 * fine

@@ -1,1 +1,1 @@
-"""The steps and loops that Ray Train runs, from data to bundle."""
+"""Training and adaptation with Ray Train, from data sets to a bundle."""

@@ -3,14 +3,17 @@
 A step has three named phases, each with a named loss.
 
 output-adversarial (the paper):
-1. source: the segmenter learns from labelled source pictures, as before (`loss_seg_src`);
-2. adversarial: it makes target maps that a frozen discriminator takes for source (`loss_adv_trg`);
-3. discriminator: that one tells source maps from target maps, both detached (`loss_dis`).
+1. source: the segmenter learns from labelled source pictures (`loss_seg_src`);
+2. adversarial: the segmenter learns to make target maps that a frozen discriminator classifies as
+   source maps (`loss_adv_trg`);
+3. discriminator: the discriminator learns to tell source maps from target maps, both detached
+   (`loss_dis`).
 
 self-training (mean teacher):
-1. source, the same;
+1. source: the same;
 2. pseudo: the segmenter learns the teacher's labels of target pictures (`loss_seg_trg`);
-3. teacher: the running average of the segmenter takes a step; it labels anew each epoch.
+3. teacher: the teacher, a running average of the segmenter, is updated. It labels the target anew
+   in each epoch.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +29,6 @@ from fundus.augmentation import appearance, augment
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.models import losses
-from fundus.models.predictor import turns
 from fundus.models.thresholds import Thresholds
 from fundus.training.recipes import AdaptationRecipe
 from fundus.training.source import (
@@ -34,7 +36,7 @@ from fundus.training.source import (
     averaged,
     forward,
     make_schedule,
-    predict,
+    predict_turned,
     source_step,
     source_transform,
     source_weights,
@@ -45,7 +47,18 @@ from fundus.training.source import (
 
 
 class AdaptationLearner:
-    """What the loop trains in adaptation: segmenter and, if adversarial, discriminator."""
+    """The learner of adaptation: the segmenter and, for output-adversarial, the discriminator.
+
+    Args:
+        segmenter: the source-only segmenter, from which adaptation starts.
+        discriminator: not used in self-training.
+        recipe: method and hyperparameters.
+        train: labelled source crops to learn from.
+        validation: labelled source crops to validate on.
+        target: unlabelled crops of the new camera.
+        thresholds: where probability maps become masks.
+        rank, world: this worker's number, and the number of workers.
+    """
 
     def __init__(
         self,
@@ -89,14 +102,14 @@ class AdaptationLearner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that each rank makes in an epoch."""
+        """Steps per rank and epoch."""
         drawn = self.recipe.draws or len(self.train)
         return batches.steps_per_epoch(drawn, self.recipe.batch, self.world)
 
     def batches(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
         """Augmented source and target batches of one epoch; the target repeats as needed.
 
-        The target's labels are its teacher's in self-training, and blank otherwise.
+        The labels of the target are the teacher's in self-training, and blank otherwise.
         """
         seen = self.target
         if self.recipe.method == "self-training":
@@ -119,7 +132,7 @@ class AdaptationLearner:
             )
 
     def step(self, batch: tuple[Batch, Batch]) -> dict[str, float]:
-        """The three phases; returns their named losses."""
+        """Run the three phases on one batch; return their named losses."""
         source, target = batch
         self._set_modes()
         self.optimiser.zero_grad(set_to_none=True)
@@ -146,8 +159,8 @@ class AdaptationLearner:
         return loss.detach(), logits.detach().sigmoid()
 
     def _adversarial_phase(self, pictures_trg: Tensor) -> tuple[Tensor, Tensor]:
-        # The bare discriminator: its parameters take no part, so a data-parallel wrapper would
-        # wait for gradients that never come.
+        # The discriminator without its data-parallel wrapper: its parameters are frozen, and the
+        # wrapper would wait for their gradients for ever.
         judge = unwrapped(self.discriminator).requires_grad_(False)
         maps_trg = forward(self.segmenter, pictures_trg, self.recipe.precision).sigmoid()
         loss = losses.adversarial_loss(judge(maps_trg))
@@ -189,9 +202,9 @@ class AdaptationLearner:
         return source_weights(self.train, recipe.sampling == "balanced", recipe.balance_sets)
 
     def _target_indices(self, count: int, epoch: int) -> Iterator[np.ndarray]:
-        """Batches of target indices without end, ever new passes of this epoch."""
+        """Batches of target indices for one epoch, in as many passes as are needed."""
         for turn in range(self.steps_per_epoch):
-            # A seed apart from the source's, so that the two orders do not run in step.
+            # Another seed than the source's, so that the two orders are independent.
             yield from batches.batches(
                 np.ones(count),
                 self.recipe.batch,
@@ -205,9 +218,17 @@ class AdaptationLearner:
 def pseudo_labelled(
     teacher: nn.Module, target: Crops, thresholds: Thresholds, size: int = 16
 ) -> Crops:
-    """The target with the teacher's labels: the mean over 8 turns, drawn as the bundle draws.
+    """Label the target by the teacher: the mean map over 8 turns, at the bundle's thresholds.
 
-    Pictures in which the teacher finds no disc or no cup are left out, unless that leaves none.
+    Args:
+        teacher: a segmenter.
+        target: crops, whose own masks are ignored.
+        thresholds: where probability maps become masks.
+        size: crops per batch.
+
+    Returns:
+        The labelled crops, without those in which the teacher finds no disc or no cup. If that
+        leaves none, all crops.
     """
     maps = np.concatenate(
         [teach(teacher, target.images[i : i + size]) for i in range(0, len(target), size)]
@@ -222,17 +243,21 @@ def pseudo_labelled(
 
 def teach(network: nn.Module, pictures: Tensor) -> np.ndarray:
     """(N, 3, S, S) uint8 -> (N, 2, S, S) probabilities, the mean over the 8 turns."""
-    maps = [undo(torch.from_numpy(predict(network, do(pictures)))) for do, undo in turns()]
-    return torch.stack(maps).mean(dim=0).numpy()
+    return predict_turned(network, pictures).mean(axis=1)
 
 
 def blend_batch_norm(network: nn.Module, pictures: Tensor, share: float, size: int = 16) -> None:
-    """Move batch-norm statistics from the source's toward those of these pictures, in place.
+    """Move batch-norm statistics from those of the source towards those of pictures, in place.
 
-    share: 0 keeps the source's, 1 takes those of (N, 3, S, S) uint8 pictures; half-way lifted disc
-    and cup in the trials of docs/experiments.md. Every picture weighs the same, whatever slices of
-    at most `size` the pictures are seen in. A variance of 0, as one picture gives wherever a layer
-    sees one value per picture, says nothing of the target: there the source's stays.
+    A variance of 0 is ignored, and the source's stays: a single picture yields it in layers that
+    see one value per picture.
+
+    Args:
+        network: the segmenter, with the statistics of the source.
+        pictures: (N, 3, S, S) uint8; all weigh the same.
+        share: 0 keeps the statistics of the source, 1 takes those of the pictures. Half-way
+            improved disc and cup in the trials of docs/experiments.md.
+        size: pictures per forward pass, at most.
     """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = {k: v.clone() for k, v in network.state_dict().items() if "running_" in k}
@@ -260,7 +285,7 @@ def blend_batch_norm(network: nn.Module, pictures: Tensor, share: float, size: i
 
 
 def freeze_batch_norm(network: nn.Module) -> None:
-    """Put every batch norm in evaluation mode: its statistics stay, its weights still learn."""
+    """Put every batch norm into evaluation mode: its statistics stay, its weights still learn."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

@@ -1,4 +1,4 @@
-"""How sure the detector may be: its confidence, calibrated on pictures not learned from."""
+"""Calibration of the detector's confidence on pictures that it did not learn from."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from fundus.augmentation import augment
 from fundus.datasets.batches import Crops
-from fundus.images.roi import Roi
+from fundus.field.roi import Roi
 from fundus.models import confidence
 from fundus.models.confidence import Calibration
 from fundus.models.predictor import centre_inside, locate
@@ -14,19 +14,25 @@ from fundus.training.recipes import Recipe
 from fundus.training.source import predict, source_transform
 
 ROUNDS = 12
-"""How often each validation picture is drawn, augmented, for the calibration."""
+"""Number of augmented copies of each validation picture."""
 WITHOUT_DISC = 0.5
-"""Share of these draws that are made into pictures without a disc."""
+"""Share of these copies whose disc is removed."""
 
 
 def calibrate(
     network: nn.Module, validation: Crops, recipe: Recipe
 ) -> tuple[Calibration, dict[str, float]]:
-    """Fit the confidence on pictures that were not learned from, half of them without a disc.
+    """Fit the confidence on validation pictures, half of them with their disc removed.
 
-    validation: what `fundus.datasets.batches.frames` gives. Also returns `val_right`, the share of
-    discs found where they are, and `val_false`, the share of pictures without one in which a disc
-    is found, both at confidence 0.5.
+    Args:
+        network: the detector.
+        validation: frames, as `fundus.datasets.batches.frames` returns them.
+        recipe: of the detector's training.
+
+    Returns:
+        The calibration, and two figures at confidence 0.5: `val_right`, the share of discs that
+        are found at their location, and `val_false`, the share of pictures without a disc in which
+        one is found.
     """
     torch.manual_seed(recipe.seed)
     transform = source_transform(recipe.augmentation, 0.0, WITHOUT_DISC)

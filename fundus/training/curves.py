@@ -8,7 +8,7 @@ from fundus.training.loop import Row
 
 
 def save(history: Sequence[Row], folder: Path, name: str) -> None:
-    """Write `<name>.curves.csv`, one row an epoch, and `<name>.curves.png` into `folder`."""
+    """Write `<name>.curves.csv`, one row per epoch, and `<name>.curves.png` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.curves.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))

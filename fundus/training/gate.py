@@ -1,7 +1,7 @@
-"""The gate: an adapted segmenter is published only if checks that need no target label pass.
+"""The gate: an adapted segmenter is published only if it passes checks that need no target label.
 
-Everything is measured on the source's validation pictures, which have labels, and on the target's
-pictures, which have none.
+The checks use the validation pictures of the source, which have labels, and the pictures of the
+target, which have none.
 """
 
 from dataclasses import dataclass
@@ -9,47 +9,48 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fundus.anatomy import biomarkers, scores
 from fundus.anatomy.labels import cup_of, disc_of
 from fundus.datasets.batches import Crops
-from fundus.models.predictor import turns
 from fundus.models.thresholds import Thresholds
-from fundus.training.source import predict, validation_dice
+from fundus.training.source import predict_turned, validation_dice
+
+FEWEST = 2
+"""Number of target pictures from which a spread of vCDR is defined. With fewer, none could pass."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an adapted segmenter has to hold."""
+    """The limits that an adapted segmenter has to meet."""
 
     source_margin: float = 0.01
-    """Dice on the source's validation pictures may fall by this much, for each structure."""
+    """Largest loss of Dice on the validation pictures of the source, per structure."""
     least_plausible: float = 0.8
-    """Share of target pictures with a plausible disc and cup."""
+    """Least share of target pictures with a plausible disc and cup."""
     least_spread: float = 0.5
-    """Spread of vCDR over the target, in source-only's spreads."""
+    """Least spread of vCDR over the target, relative to that of source-only."""
     largest_shift: float = 0.02
-    """How far the mean vCDR over the target may move. Without labels nobody knows the bias of
-    source-only; an adapted segmenter whose mean stays this near enlarges it by at most this."""
+    """Largest change of the mean vCDR over the target. Without labels the bias of source-only is
+    unknown; this limit bounds how much adaptation can add to it."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question and its answer."""
+    """One figure of both segmenters, and the bounds for that of the adapted one."""
 
     name: str
     source_only: float
     adapted: float
     least: float
-    """What the adapted value has to reach."""
+    """Lower bound of the adapted value."""
     most: float | None = None
-    """What the adapted value may not exceed, where there is a bound."""
+    """Upper bound of the adapted value; None for no bound."""
 
     @property
     def passed(self) -> bool:
-        """NaN, which is what an empty target gives, does not pass."""
+        """Whether the adapted value is within the bounds; NaN, as of an empty target, is not."""
         return bool(self.adapted >= self.least and (self.most is None or self.adapted <= self.most))
 
     def __str__(self) -> str:
@@ -61,18 +62,39 @@ class Check:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
-    """What a segmenter makes of the target, without labels."""
+    """A segmenter's outlines of the target, and figures that need no labels."""
+
+    masks: np.ndarray
+    """(N, S, S) uint8 {0, 1, 2}: the mask of each picture."""
+    vcdr: np.ndarray
+    """(N,) float: vCDR of each mask, plausible or not; NaN where undefined."""
 
     consistency: float
-    """Mean Dice of each turn's masks with those of the mean over all 8 turns, disc and cup."""
+    """Mean Dice between the masks of single turns and those of the mean map, over disc and cup."""
     plausible: float
-    """Share of pictures whose disc and cup look like a disc and a cup."""
+    """Share of pictures with a plausible disc and cup."""
     vcdr_mean: float
-    """Mean vCDR over the plausible pictures; NaN without one."""
+    """Mean vCDR over the plausible pictures; NaN without any."""
     vcdr_spread: float
     """Standard deviation of vCDR over the plausible pictures; 0 with fewer than two."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """The gate's checks, and the outlines on which they are based."""
+
+    checks: tuple[Check, ...]
+    before: Seen
+    """The target by the source-only segmenter."""
+    after: Seen
+    """The target by the adapted segmenter."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the adapted segmenter may be published."""
+        return all(check.passed for check in self.checks)
 
 
 def judge(
@@ -82,12 +104,21 @@ def judge(
     target: Crops,
     thresholds: Thresholds,
     limits: Limits | None = None,
-) -> tuple[Check, ...]:
-    """All checks; the adapted segmenter may be published if each has passed."""
+) -> Judgement:
+    """Make all checks of an adapted segmenter.
+
+    Args:
+        source_only: the segmenter from which adaptation started.
+        adapted: the segmenter to judge.
+        validation: labelled crops of the source that neither segmenter learned from.
+        target: crops of the target; their masks are ignored.
+        thresholds: where probability maps become masks.
+        limits: None for the defaults.
+    """
     limits = limits or Limits()
     before, after = (validation_dice(net, validation, 16) for net in (source_only, adapted))
     seen, now = (look(net, target, thresholds) for net in (source_only, adapted))
-    return (
+    checks = (
         *(
             Check(f"source {name[4:]} Dice", dice, after[name], dice - limits.source_margin)
             for name, dice in before.items()
@@ -108,22 +139,26 @@ def judge(
             seen.vcdr_mean + limits.largest_shift,
         ),
     )
+    return Judgement(checks, seen, now)
 
 
 def look(network: nn.Module, target: Crops, thresholds: Thresholds, size: int = 16) -> Seen:
-    """Measure a segmenter on unlabelled crops."""
+    """Run a segmenter on unlabelled crops, `size` at a time, and measure its masks."""
     agreement: list[float] = []
-    vcdr: list[float] = []
+    masks: list[np.ndarray] = []
     for start in range(0, len(target), size):
-        for maps in _turned_maps(network, target.images[start : start + size]):
+        for maps in predict_turned(network, target.images[start : start + size]):
             mask = thresholds.draw(maps.mean(axis=0)).mask
             agreement += [_agreement(thresholds.draw(one).mask, mask) for one in maps]
-            if plausible(mask):
-                vcdr.append(biomarkers.vcdr(mask) or 0.0)
+            masks.append(mask)
+    ratios = np.array([biomarkers.vcdr(mask) for mask in masks], dtype=float)
+    vcdr = ratios[[plausible(mask) for mask in masks]]
     return Seen(
+        masks=np.stack(masks),
+        vcdr=ratios,
         consistency=float(np.mean(agreement)),
         plausible=len(vcdr) / len(target),
-        vcdr_mean=float(np.mean(vcdr)) if vcdr else float("nan"),
+        vcdr_mean=float(np.mean(vcdr)) if len(vcdr) else float("nan"),
         vcdr_spread=float(np.std(vcdr)) if len(vcdr) > 1 else 0.0,
     )
 
@@ -131,8 +166,8 @@ def look(network: nn.Module, target: Crops, thresholds: Thresholds, size: int = 
 def plausible(mask: np.ndarray) -> bool:
     """Whether a (S, S) mask looks like an optic disc with its cup.
 
-    Both are there, nearly convex (0.9 of the hull's area) and no flatter than 1 : 1.8; the disc
-    lies inside the picture and covers 2 to 70 % of it; the cup's centre lies in the disc's middle.
+    Both exist, are nearly convex (0.9 of the hull's area) and no flatter than 1 : 1.8. The disc is
+    inside the picture and covers 2 to 70 % of it. The cup's centre is in the middle of the disc.
     """
     disc, cup = disc_of(mask), cup_of(mask)
     if not cup.any() or not 0.02 < disc.mean() < 0.7:
@@ -146,14 +181,8 @@ def plausible(mask: np.ndarray) -> bool:
 
 
 def report(checks: tuple[Check, ...]) -> list[dict[str, Any]]:
-    """The checks as JSON-ready values, for the bundle."""
+    """The checks as values that JSON can store, for the bundle."""
     return [vars(check) | {"passed": check.passed} for check in checks]
-
-
-def _turned_maps(network: nn.Module, pictures: Tensor) -> np.ndarray:
-    """(N, 3, S, S) uint8 -> (N, 8, 2, S, S) probabilities, each turned back."""
-    maps = [undo(torch.from_numpy(predict(network, do(pictures)))) for do, undo in turns()]
-    return torch.stack(maps, dim=1).numpy()
 
 
 def _agreement(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 """The labelled sets of a training: opened, checked, and described for the bundle.
 
-Without PyTorch: a cluster's worker answers for the sets in a second.
+This module does not import PyTorch, so that a worker checks the sets within a second.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,18 @@ from fundus.errors import ConfigurationError
 
 
 def labelled_set(spec: str) -> LabelledSet:
-    """A set, all of whose pictures have masks; ConfigurationError if one has none, or there are
-    too few persons to keep one back."""
+    """Open a set in which every picture has a mask.
+
+    Raises:
+        ConfigurationError: there is no such set, a picture has no mask, or the set has too few
+            persons to reserve one for validation.
+    """
     labelled = open_set(spec)
     without = sum(not s.structures for s in labelled.samples)
     if without:
         raise ConfigurationError(
-            f"{spec}: {without} of {len(labelled.samples)} pictures have no mask"
+            f"{spec}: {without} of {len(labelled.samples)} pictures have no mask: training needs"
+            " a set in which all have one"
         )
     if len({person_of(s) for s in labelled.samples}) < HELD_BACK:
         raise ConfigurationError(
@@ -28,7 +33,7 @@ def labelled_set(spec: str) -> LabelledSet:
 
 
 def described_sets(sources: Sequence[str]) -> tuple[dict[str, Any], ...]:
-    """What a bundle says of the labelled sets; they are opened, and read whole."""
+    """Describe labelled sets for the bundle: name, role, count and digest. Reads all files."""
     return tuple(_described(labelled_set(spec), "labelled source") for spec in sources)
 
 

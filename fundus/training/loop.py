@@ -1,7 +1,7 @@
-"""The loop that every training shares: epochs, checkpoints, resume, progress, on Ray Train or not.
+"""The loop that all trainings share: epochs, checkpoints, resume, progress, with or without Ray.
 
-A learner (fundus.training.source, .adaptation) brings `stateful` parts, `batches(epoch)`,
-`step(batch)`, `validate()` and a `seed`; the loop brings everything else.
+A learner (fundus.training.source, .adaptation) provides `stateful` parts, `batches(epoch)`,
+`step(batch)`, `validate()` and a `seed`; the loop provides everything else.
 """
 
 import logging
@@ -26,32 +26,33 @@ from fundus.storage.places import open_place
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
-"""An epoch's figures: epoch, seconds, mean losses, validation scores."""
+"""The figures of one epoch: epoch, seconds, mean losses, validation scores."""
 
 
 class Learner(Protocol):
-    """What is trained."""
+    """The interface of what is trained."""
 
     stateful: Mapping[str, Any]
-    """What a checkpoint holds: networks, optimisers, schedules, by name."""
+    """The content of a checkpoint: networks, optimisers, schedules, by name."""
     seed: int
-    """Decides, with epoch and rank, everything that is drawn."""
+    """Determines, with epoch and rank, all random draws."""
 
     def batches(self, epoch: int) -> Iterable[Any]:
         """This rank's batches of an epoch, drawn from (seed, epoch, rank) and torch's generator."""
 
     def step(self, batch: Any) -> dict[str, float]:
-        """One optimiser step; its named losses."""
+        """Take one optimiser step; return its named losses."""
 
     def validate(self) -> dict[str, float]:
         """Scores that need no target label."""
 
 
 PREEMPTION_EVERY = 5
-"""Steps between two questions whether a machine is about to go: each waits for all ranks."""
+"""Steps between two checks for an announced preemption. Each check waits for all ranks."""
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_MAX_": "0"}
-"""glibc gives large tensors back after each step; on a CPU the page faults took half the time."""
+"""By default glibc returns the memory of large tensors to the system after each step. On a CPU the
+page faults took half of the time."""
 
 
 def fit(
@@ -62,19 +63,28 @@ def fit(
     storage: Path | str,
     workers: Workers,
 ) -> tuple[dict[str, Any], list[Row]]:
-    """Train on Ray to the last epoch; returns the final state and every epoch's figures.
+    """Train with Ray Train to the last epoch.
 
-    `make_learner` runs on each worker. The same name and storage again go on from the last
-    checkpoint, whatever ended the run before: a death costs at most the epoch in progress, the
-    announced end of a machine (preemption) at most PREEMPTION_EVERY steps. Storage is a folder that
-    every machine mounts, or an s3:// URI.
+    A call with the same name and storage resumes from the last checkpoint, whatever ended the run
+    before. A crash costs at most the epoch in progress; an announced preemption costs at most
+    `PREEMPTION_EVERY` steps.
+
+    Args:
+        make_learner: makes the learner; called on each worker.
+        epochs: number of epochs.
+        name: of the run; its checkpoints are in the folder of this name.
+        storage: a folder that every machine mounts, or an s3:// URI.
+        workers: number and kind of workers.
+
+    Returns:
+        The final state of the learner's `stateful` parts, and the figures of every epoch.
     """
     filesystem, folder = open_place(str(storage)).arrow()
     span = (workers.least, workers.most)
     fixed = workers.least == workers.most
     trainer = TorchTrainer(
         _worker,
-        # A reference: Ray's controller need not import all that makes a learner.
+        # A reference, so that Ray's controller need not import the modules of the learner.
         train_loop_config={"make_learner": ray.put(make_learner), "epochs": epochs},
         scaling_config=ScalingConfig(
             num_workers=workers.most if fixed else span,  # type: ignore[arg-type]
@@ -106,12 +116,24 @@ def run_epochs(
     after_epoch: Callable[[dict[str, Any]], None] = lambda state: None,
     preempted: Callable[[], bool] = lambda: False,
 ) -> list[Row]:
-    """Train from `state`, or from the start, to the last epoch; figures of all epochs.
+    """Train a learner to the last epoch.
 
-    Every epoch begins with all generators seeded from (seed, epoch, rank), and checkpoints lie
-    between epochs: a resumed run equals an undisturbed one to the bit. Only where `preempted` says
-    that this machine is about to go, `after_epoch` is called once in the middle of an epoch too,
-    with the steps done as `step`: what follows then is drawn anew.
+    Each epoch begins with generators seeded from (seed, epoch, rank), and checkpoints are written
+    between epochs, so a resumed run equals an uninterrupted one to the bit. The exception is a
+    preemption, for which a checkpoint is also written within an epoch: the steps after it draw
+    other random numbers.
+
+    Args:
+        learner: the learner.
+        epochs: number of epochs.
+        rank: this worker's number.
+        state: of a checkpoint; None to start anew.
+        after_epoch: called with the state after each epoch, and once within an epoch on preemption,
+            with the number of its steps as `step`.
+        preempted: returns whether this machine is about to be taken away.
+
+    Returns:
+        The figures of all epochs.
     """
     history: list[Row] = []
     if state is not None:
@@ -128,7 +150,10 @@ def run_epochs(
     def between_steps(step: int) -> None:
         nonlocal saved
         if step % PREEMPTION_EVERY == 0 and preempted() and not saved:
-            log.info("this machine is to go: checkpoint after step %d of the epoch", step)
+            log.info(
+                "this machine will be taken away: writing a checkpoint after step %d of the epoch",
+                step,
+            )
             checkpoint(step)
             saved = True
 
@@ -142,7 +167,7 @@ def run_epochs(
 
 
 def progress(history: list[Row], epochs: int) -> str:
-    """One line: epoch, figures, and the time that is left at the pace so far."""
+    """One line of progress: epoch, figures, seconds, and the estimated time left."""
     row = history[-1]
     left = float(np.mean([r["seconds"] for r in history])) * (epochs - len(history))
     figures = "  ".join(f"{k} {v:.4f}" for k, v in row.items() if k not in ("epoch", "seconds"))
@@ -150,16 +175,16 @@ def progress(history: list[Row], epochs: int) -> str:
 
 
 def seed_generators(*numbers: int) -> None:
-    """Seed torch's generator, which augmentation and dropout draw from, by several numbers."""
+    """Seed torch's generator, from which augmentation and dropout draw, by several numbers."""
     torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
 
 
 def synchronised(network: nn.Module) -> nn.Module:
-    """Prepare a network for this worker: its device, data-parallel, batch norm over all GPUs.
+    """Prepare a network for this worker: device, data-parallel wrapper, batch norm over all GPUs.
 
     PyTorch's SyncBatchNorm has no CPU kernel. On CPUs each worker normalises by its own part of the
-    batch, and the running statistics are those of the first worker: the data-parallel wrapper sends
-    them to all others before each step.
+    batch. The running statistics are those of the first worker, which the data-parallel wrapper
+    sends to all others before each step.
     """
     context = ray.train.get_context()
     if torch.cuda.is_available() and context.get_world_size() > 1:
@@ -185,12 +210,12 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _preempted() -> bool:
-    """Whether a machine of this training is about to go; a barrier: all ranks ask equally often."""
+    """Whether a machine of this training will be taken away. A barrier: every rank must call it."""
     return ray.train.get_preemption_info() is not None
 
 
 def _report(state: dict[str, Any]) -> None:
-    """Tell Ray Train of an epoch, or a part of one; the first rank brings the checkpoint."""
+    """Report an epoch, or a part of one, to Ray Train; the first rank attaches the checkpoint."""
     figures = state["history"][-1] if state["history"] else {"epoch": 0.0}
     if ray.train.get_context().get_world_rank():
         ray.train.report(figures)
@@ -208,7 +233,7 @@ def _read(checkpoint: Checkpoint) -> dict[str, Any]:
 def _one_epoch(
     learner: Learner, epoch: int, skipped: int, between_steps: Callable[[int], None]
 ) -> Row:
-    """One epoch, or what is left of it after the first `skipped` steps."""
+    """Run one epoch, without its first `skipped` steps."""
     start = time.perf_counter()
     losses: dict[str, list[float]] = {}
     for step, batch in enumerate(learner.batches(epoch)):

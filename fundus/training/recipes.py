@@ -1,4 +1,4 @@
-"""What can be chosen in a training, checked where it is made; a variant is a function.
+"""Recipes: the choices of a training, checked when they are made. A variant is a function.
 
 `paper` has the paper's values, for a machine with GPUs; `quick` and `laptop` are for CPUs.
 """
@@ -24,7 +24,7 @@ class Recipe:
     """A supervised training: detector or segmenter on a labelled source."""
 
     name: str
-    """What the figures are filed under."""
+    """Name of the recipe, stored with the figures."""
     network: NetworkConfig
     """The network's architecture."""
     side: int
@@ -32,35 +32,35 @@ class Recipe:
     epochs: int
     """Passes over the source."""
     batch: int
-    """Pictures a step, over all workers."""
+    """Pictures per step, over all workers."""
     learning_rate: float = 1e-3
-    """Adam's rate: the first with `step`, the highest with `one-cycle`."""
+    """Adam's learning rate: the first with `step`, the highest with `one-cycle`."""
     schedule: Literal["step", "one-cycle", "constant"] = "one-cycle"
     """`step` is the paper's x 0.8 every 20 epochs."""
     augmentation: str = "paper"
     """One of fundus.augmentation.augment.NAMED."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the forward pass on a GPU; a CPU, weights, losses and optimisers are float32 always."""
+    """Of the forward pass on a GPU. Weights, losses, optimisers and CPUs always use float32."""
     balance_vcdr: bool = False
-    """Draw the source evenly over vCDR instead of as it is."""
+    """Draw source pictures evenly over vCDR."""
     balance_sets: bool = False
     """Draw each data set in proportion to the square root of its count."""
     conventions: bool = False
-    """Learn an offset per data set beside the network, which then draws the sets' consensus."""
+    """Learn an offset per data set beside the network, so that the network learns the consensus."""
     draws: int = 0
-    """Pictures per epoch; 0: as many as the source has."""
+    """Pictures per epoch; 0 for as many as the source has."""
     cup_warp: float = 0.0
-    """Probability of the anatomical warp: a cup widened or narrowed inside its disc."""
+    """Probability of the anatomical warp, which widens or narrows a cup inside its disc."""
     without_disc: float = 0.0
-    """Share of pictures made into ones without a disc: what the detector says "none" to."""
+    """Share of pictures whose disc is removed, as negatives for the detector."""
     cross_entropy: float = 0.0
     """Weight of cross-entropy beside equation 1; the paper has none."""
     average: float = 0.0
-    """Decay of a running average of the weights, which is what is kept; 0 keeps the last step's."""
+    """Decay of the running average of the weights, which is published; 0 for the last weights."""
     seed: int = 0
-    """Decides initial weights, order and augmentation."""
+    """Determines initial weights, order and augmentation."""
     members: int = 1
-    """Trainings of consecutive seeds whose segmenters answer together, from the source alone."""
+    """Segmenters in an ensemble, trained from consecutive seeds on the same source."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "side", "epochs", "batch", "learning_rate", "members")
@@ -68,14 +68,16 @@ class Recipe:
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
         _check_share(self, "cup_warp", "without_disc", "average")
         if self.members > 1 and not isinstance(self.network, DeepLabConfig):
-            raise ConfigurationError("several members are for the segmenter's DeepLab")
+            raise ConfigurationError(
+                "only a segmenter with DeepLab can have several members: give members=1"
+            )
         if self.side % 16:
             raise ConfigurationError(
-                f"side is {self.side}; the networks halve it four times: give 16 x n"
+                f"side is {self.side}; the networks halve it four times: give a multiple of 16"
             )
 
     def described(self) -> dict[str, Any]:
-        """JSON-ready values, for the bundle."""
+        """The values in a form that JSON can store, for the bundle."""
         return asdict(self)
 
 
@@ -84,7 +86,7 @@ class AdaptationRecipe:
     """Adaptation of a trained segmenter to unlabelled pictures of another camera."""
 
     name: str
-    """What the figures are filed under."""
+    """Name of the recipe, stored with the figures."""
     method: Literal["output-adversarial", "self-training"] = "output-adversarial"
     """`output-adversarial` is the paper's; `self-training` learns from a mean teacher's labels."""
     discriminator: Literal["global", "patch"] = "patch"
@@ -92,9 +94,9 @@ class AdaptationRecipe:
     epochs: int = 4
     """Passes over the source."""
     batch: int = 8
-    """Pictures of each domain a step, over all workers."""
+    """Pictures per step of each domain, over all workers."""
     learning_rate: float = 1e-4
-    """Adam's rate for the segmenter."""
+    """Adam's learning rate for the segmenter."""
     schedule: Literal["step", "one-cycle", "constant"] = "constant"
     """As in `Recipe`."""
     adversarial_weight: float = 0.01
@@ -102,22 +104,22 @@ class AdaptationRecipe:
     discriminator_optimiser: Literal["sgd", "adam"] = "adam"
     """The paper's SGD leaves the discriminator almost untrained."""
     discriminator_rate: float = 1e-4
-    """Its learning rate."""
+    """Learning rate of the discriminator."""
     pseudo_weight: float = 1.0
     """Weight of the loss on the teacher's labels beside that on the source's (self-training)."""
     freeze_batch_norm: bool = True
-    """Keep batch-norm statistics as they are at the start: with small batches, learning them anew
-    would be an adaptation of its own."""
+    """Keep batch-norm statistics as they are at the start. Learning them anew from small batches
+    would be an adaptation in itself."""
     target_batch_norm: float = 0.0
-    """How far batch-norm statistics go from the source's to the target's before the first step."""
+    """Share by which batch-norm statistics move from source to target before the first step."""
     target_look: float = 0.0
-    """Share of source pictures that get colours or light of a target picture."""
+    """Share of source pictures that get the colours or the light of a target picture."""
     cup_warp: float = 0.0
     """As in `Recipe`."""
     cross_entropy: float = 0.0
     """As in `Recipe`."""
     sampling: Literal["as-is", "balanced", "as-target"] = "as-is"
-    """Draw the source as it is, evenly over vCDR, or as vCDR is predicted to be in the target."""
+    """Draw source pictures as they are, evenly over vCDR, or like the vCDR of the target."""
     balance_sets: bool = False
     """As in `Recipe`."""
     draws: int = 0
@@ -129,7 +131,7 @@ class AdaptationRecipe:
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """As in `Recipe`."""
     seed: int = 0
-    """Decides the discriminator's initial weights, order and augmentation."""
+    """Determines the discriminator's initial weights, order and augmentation."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "epochs", "batch", "learning_rate", "discriminator_rate")
@@ -141,27 +143,27 @@ class AdaptationRecipe:
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
         _check_share(self, "target_batch_norm", "target_look", "cup_warp", "average")
         if min(self.adversarial_weight, self.pseudo_weight) < 0:
-            raise ConfigurationError("adversarial_weight and pseudo_weight are 0 or more")
+            raise ConfigurationError("adversarial_weight and pseudo_weight must be 0 or more")
 
     def described(self) -> dict[str, Any]:
-        """JSON-ready values, for the bundle."""
+        """The values in a form that JSON can store, for the bundle."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class RecipeBook:
-    """One name's recipes for every training, and the preprocessing that they share."""
+    """The recipes of all trainings under one name, and the preprocessing that they share."""
 
     detector: Recipe
     segmenter: Recipe
     adaptation: AdaptationRecipe
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     thresholds: Thresholds = field(default_factory=Thresholds)
-    """Where the segmenter's maps become masks; the detector's confidence is calibrated apart."""
+    """Where the segmenter's maps become masks. The detector's confidence is calibrated later."""
 
 
 def paper() -> RecipeBook:
-    """The paper's values (section 3); where it is silent, the released code's."""
+    """The values of the paper (section 3) and, where it gives none, of the released code."""
     return RecipeBook(
         detector=Recipe("paper", UNetConfig(), side=640, epochs=300, batch=8, schedule="step"),
         segmenter=Recipe("paper", DeepLabConfig(), side=512, epochs=300, batch=8, schedule="step"),
@@ -181,7 +183,7 @@ def paper() -> RecipeBook:
 
 
 def quick() -> RecipeBook:
-    """For one CPU core and five to ten minutes each: small inputs, slim networks."""
+    """Small inputs and slim networks: five to ten minutes per training on one CPU core."""
     return RecipeBook(
         detector=Recipe(
             "quick",
@@ -218,14 +220,14 @@ def quick() -> RecipeBook:
             average=0.95,
         ),
         preprocessing=Preprocessing(detector_side=192, roi_side=128, roi_scale=1.5),
-        # At 0.5 discs come out too large on cameras not learned from; ovals add to both structures
-        # on the source itself (docs/experiments.md, O3 and O4).
+        # At 0.5, discs are too large on cameras that were not learned from. Ovals improve both
+        # structures on the source itself (docs/experiments.md, O3 and O4).
         thresholds=Thresholds(disc=0.65, ovals=True),
     )
 
 
 def laptop() -> RecipeBook:
-    """What ships in the package: three segmenters that answer together, from several sets.
+    """The recipe of the bundle in the package: an ensemble of three, for several labelled sets.
 
     Sampling and thresholds were chosen by the mean over four cameras, each left out in turn
     (docs/experiments.md, L0 to L3).
@@ -251,16 +253,23 @@ BOOKS = {"paper": paper, "quick": quick, "laptop": laptop}
 
 
 def book_named(name: str) -> RecipeBook:
-    """The book of this name; ConfigurationError for another word."""
+    """The recipe book of this name; ConfigurationError if there is none."""
     _check_choice("recipe", name, BOOKS)
     return BOOKS[name]()
 
 
 def changed(book: RecipeBook, role: str, changes: Sequence[str]) -> RecipeBook:
-    """The book with one role's recipe changed by `field=value` words, checked like any other.
+    """Change the recipe of one role by `field=value` texts; the result is checked as usual.
 
-    Values are JSON, or plain words: `epochs=30`, `balance_vcdr=true`, `augmentation=strong`,
-    `network.aspp_channels=256`. A changed `side` changes the preprocessing too.
+    Args:
+        book: the recipe book.
+        role: `detector`, `source_only` or `adapted`.
+        changes: the values are JSON or plain words: `epochs=30`, `balance_vcdr=true`,
+            `augmentation=strong`, `network.aspp_channels=256`. A changed `side` changes the
+            preprocessing too.
+
+    Raises:
+        ConfigurationError: an unknown field, or a value of the wrong type or range.
     """
     entry, side = {
         DETECTOR: ("detector", "detector_side"),
@@ -280,7 +289,7 @@ def changed(book: RecipeBook, role: str, changes: Sequence[str]) -> RecipeBook:
 
 
 def _put(recipe: Any, name: str, value: Any) -> Any:
-    """The dataclass with one field, or one field of a field, replaced by a value of its type."""
+    """Replace one field of a dataclass, or a field of a field, by a value of the same type."""
     head, _, rest = name.partition(".")
     if head not in {f.name for f in fields(recipe)}:
         known = ", ".join(f.name for f in fields(recipe))
@@ -293,7 +302,7 @@ def _put(recipe: Any, name: str, value: Any) -> Any:
     elif isinstance(value, list):
         value = tuple(value)
     if now is not None and type(value) is not type(now):
-        raise ConfigurationError(f"--change {name}: {value!r} is not of the kind of {now!r}")
+        raise ConfigurationError(f"--change {name}: {value!r} is not of the same type as {now!r}")
     return replace(recipe, **{head: value})
 
 

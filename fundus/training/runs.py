@@ -1,4 +1,4 @@
-"""Whole trainings, from data to bundle: what `jobs/train.py` and `jobs/adapt.py` call."""
+"""Complete trainings, from data sets to a bundle, for `jobs/train.py` and `jobs/adapt.py`."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ import ray.train
 import torch
 from torch import Tensor, nn
 
+from fundus.archive.mirror import written
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.public import anchored
@@ -22,10 +23,10 @@ from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleE
 from fundus.models.confidence import Calibration
 from fundus.models.networks import DeepLabConfig, Discriminator, EnsembleConfig, NetworkConfig
 from fundus.runtime.workers import Workers, on_a_worker
-from fundus.storage.mirror import written
 from fundus.storage.places import open_place, place_at
 from fundus.training import certainty, curves, gate, loop
 from fundus.training.adaptation import AdaptationLearner
+from fundus.training.changes import Changes, changes
 from fundus.training.labelled import described_sets, labelled_set
 from fundus.training.loop import Row
 from fundus.training.recipes import AdaptationRecipe, Recipe, RecipeBook
@@ -42,24 +43,26 @@ class TrainConfig:
     sources: tuple[str, ...]
     """Labelled sets, as fundus.datasets.public.open_set reads them."""
     bundle: Path | str
-    """Folder or s3:// URI that the network is put into; made if it is not there."""
+    """Folder or s3:// URI of the bundle that gets the network; created if it does not exist."""
     book: RecipeBook
     """Recipes and preprocessing."""
     encoder: Path | None = None
-    """ImageNet weights of the encoder, a local safetensors file; None: from the library."""
+    """ImageNet weights of the encoder, a local safetensors file; None to download them."""
     from_scratch: bool = False
     """Start without ImageNet weights."""
     start: Path | str | None = None
-    """Go on from the segmenter of this bundle, which has as many members, instead of ImageNet."""
+    """Start from the segmenter of this bundle, with the same number of members."""
     storage: Path | str = "runs"
-    """Where checkpoints are kept: a folder that all workers mount, or an s3:// URI."""
+    """Location of checkpoints: a folder that all workers mount, or an s3:// URI."""
     workers: Workers = field(default_factory=Workers)
 
     def __post_init__(self) -> None:
         if self.role not in (DETECTOR, SOURCE_ONLY):
             raise ConfigurationError(f"train {DETECTOR} or {SOURCE_ONLY}, not {self.role!r}")
         if self.encoder and not self.encoder.is_file():
-            raise ConfigurationError(f"--encoder {self.encoder}: no such file")
+            raise ConfigurationError(
+                f"--encoder {self.encoder}: no such file; give the weights as a safetensors file"
+            )
         if self.start and (self.role == DETECTOR or self.encoder or self.from_scratch):
             raise ConfigurationError(
                 "--start is for the segmenter, without --encoder or --from-scratch"
@@ -77,7 +80,7 @@ class AdaptConfig:
     targets: tuple[str, ...]
     """Sets of the new camera; their labels, if any, are not read."""
     to: Path | str
-    """Folder or s3:// URI of the adapted bundle; may be the same."""
+    """Folder or s3:// URI of the adapted bundle; may be that of `bundle`."""
     recipe: AdaptationRecipe
     precropped: bool = False
     """The target's pictures are disc crops already."""
@@ -94,27 +97,33 @@ class AdaptConfig:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What an adaptation came to."""
+    """The result of an adaptation."""
 
     run: str
-    """Its name: the folder below the storage."""
+    """Name of the run and of its folder below the storage."""
     bundle: Bundle
-    """The bundle in force: the adapted one if it was published, else the one it started from."""
+    """The adapted bundle if it was published, else the bundle from which adaptation started."""
     history: list[Row]
     checks: tuple[gate.Check, ...]
     target: Target
-    """The pictures that were adapted to, and how many were left out."""
+    """The pictures of the target, and how many were left out."""
+    changes: Changes
+    """The changes in the outlines of the target."""
     published: bool
 
 
 def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
-    """Train one network and put it into the bundle.
+    """Train one network and put it into the bundle. The same configuration resumes its run.
 
-    The run's name (the first member's, where a network has several), the bundle and every epoch's
-    figures.
+    Returns:
+        The name of the run (the first member's run if the network has several members), the bundle,
+        and the figures of every epoch.
+
+    Raises:
+        ConfigurationError: a set, the bundle, the weights or the storage cannot be used.
     """
     config = replace(config, sources=tuple(map(anchored, config.sources)))
-    place = open_place(str(config.bundle))  # refused now rather than after the training
+    place = open_place(str(config.bundle))  # fails now rather than after the training
     data = on_a_worker(config.workers, described_sets, config.sources)
     known = _start(config)
     recipe = config.book.detector if config.role == DETECTOR else config.book.segmenter
@@ -125,7 +134,7 @@ def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
         described |= {"start": bundles.load(config.start).networks[SOURCE_ONLY].digest}
 
     def read() -> tuple[Crops, Crops]:
-        """To learn from, and to validate on; where it is called, the sets are opened."""
+        """The crops to learn from and to validate on. The sets are opened on the calling worker."""
         labelled = [labelled_set(spec) for spec in config.sources]
         crops = batches.join(
             [
@@ -153,7 +162,7 @@ def train(config: TrainConfig) -> tuple[str, Bundle, list[Row]]:
         known = replace(known, thresholds=replace(known.thresholds, confidence=calibration))
     trained = known.with_network(config.role, network)
     if config.role == SOURCE_ONLY:
-        trained = trained.without(ADAPTED)  # adapted from weights that are no longer there
+        trained = trained.without(ADAPTED)  # it was adapted from the replaced weights
     with written(place) as folder:
         bundles.save(trained, folder)
         curves.save(history, folder, config.role)
@@ -167,14 +176,14 @@ def _train_member(
     first_weights: dict[str, Tensor],
     decisive: tuple[Any, ...],
 ) -> tuple[str, dict[str, Tensor], list[Row]]:
-    """One training of one network: its name, the weights that it keeps, every epoch's figures."""
+    """Train one network; return the run's name, the weights and the figures of every epoch."""
     scale = config.book.preprocessing.roi_scale
 
     def make_learner() -> SourceLearner:
         context = ray.train.get_context()
         network = networks.build(recipe.network)
         network.load_state_dict(first_weights)
-        # A quarter faster on a CPU, measured: 0.77 s per step of 16 crops for 0.99 s.
+        # A quarter faster on a CPU: 0.77 s instead of 0.99 s per step of 16 crops.
         network = network.to(memory_format=torch.channels_last)
         return SourceLearner(
             loop.synchronised(network),
@@ -189,11 +198,11 @@ def _train_member(
     state, history = loop.fit(
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
-    return name, kept(state), history
+    return name, averaged_weights(state), history
 
 
 def members_of(recipe: Recipe) -> list[Recipe]:
-    """The recipe once for each member, seeds counted up from its own."""
+    """One recipe per member, with seeds that count up from the recipe's own."""
     return [replace(recipe, seed=recipe.seed + i, members=1) for i in range(recipe.members)]
 
 
@@ -204,14 +213,14 @@ def _config_of(recipe: Recipe) -> NetworkConfig:
 
 
 def _joined(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The members' weights as those of their ensemble; a single one's as they are."""
+    """The members' weights as those of their ensemble; a single member's stay as they are."""
     if len(weights) == 1:
         return weights[0]
     return {f"members.{i}.{k}": v for i, each in enumerate(weights) for k, v in each.items()}
 
 
 def _mean_history(histories: list[list[Row]]) -> list[Row]:
-    """Each epoch's figures, the mean over members."""
+    """The figures of each epoch, averaged over the members."""
     return [
         {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         | {"epoch": rows[0]["epoch"]}
@@ -220,7 +229,14 @@ def _mean_history(histories: list[list[Row]]) -> list[Row]:
 
 
 def adapt(config: AdaptConfig) -> Adaptation:
-    """Adapt a bundle to the targets; publish the adapted bundle if it passes the gate."""
+    """Adapt a bundle to the targets, and publish the adapted bundle if it passes the gate.
+
+    The same configuration resumes its run.
+
+    Raises:
+        ConfigurationError: a set, the bundle or the storage cannot be used, or too few pictures of
+            the target can.
+    """
     sources, targets = (tuple(map(anchored, sets)) for sets in (config.sources, config.targets))
     config = replace(config, sources=sources, targets=targets)
     storage, to = (open_place(str(where)) for where in (config.storage, config.to))
@@ -237,6 +253,12 @@ def adapt(config: AdaptConfig) -> Adaptation:
     target = on_a_worker(
         config.workers, read_target, config.targets, start, precropped=config.precropped
     )
+    if len(target.crops) < gate.FEWEST:
+        raise ConfigurationError(
+            f"the target has {len(target.crops)} usable picture, and the gate needs"
+            f" {gate.FEWEST} or more to see a spread of vCDR: give a set with more photographs of"
+            " the camera as --target"
+        )
     data += target.described
     pictures = ray.put(target.crops)  # once for all workers and the gate
 
@@ -259,36 +281,44 @@ def adapt(config: AdaptConfig) -> Adaptation:
     state, history = loop.fit(
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
-    network = Network(source_only.config, kept(state), described, data, scores_of(history))
-    # Ray gives the task what the reference stands for.
-    checks = on_a_worker(config.workers, _judged, config, start, network, pictures)  # type: ignore[arg-type]
+    network = Network(
+        source_only.config, averaged_weights(state), described, data, scores_of(history)
+    )
+    # Ray passes the referenced crops to the task.
+    checks, changed = on_a_worker(config.workers, _judged, config, start, network, pictures)  # type: ignore[arg-type]
     network = replace(network, scores=network.scores | {"gate": gate.report(checks)})
     adapted = start.with_network(ADAPTED, network)
     with written(storage.join(name)) as folder:
         curves.save(history, folder, ADAPTED)
     if not all(check.passed for check in checks):
-        return Adaptation(name, start, history, checks, target, published=False)
+        return Adaptation(name, start, history, checks, target, changed, published=False)
     with written(to) as folder:
         if to.uri != place_at(str(config.bundle)).uri:
             bundles.copy(config.bundle, folder)
         bundles.save(adapted, folder)
         curves.save(history, folder, ADAPTED)
-    return Adaptation(name, adapted, history, checks, target, published=True)
+    return Adaptation(name, adapted, history, checks, target, changed, published=True)
 
 
-def save_summary(storage: Path | str, name: str, **told: Any) -> str:
-    """Write how a run ended beside its checkpoints, for machines: `summary.json`; null for NaN.
+def save_summary(storage: Path | str, name: str, **summary: Any) -> str:
+    """Write `summary.json` beside the checkpoints of a run, for other programs.
 
-    storage: as given to `train` or `adapt`; name: the run's. Returns the path or URI.
+    Args:
+        storage: as given to `train` or `adapt`.
+        name: of the run.
+        summary: values of the file; NaN becomes null.
+
+    Returns:
+        The path or URI of the file.
     """
-    told = json.loads(json.dumps({"run": name} | told), parse_constant=lambda _: None)
+    summary = json.loads(json.dumps({"run": name} | summary), parse_constant=lambda _: None)
     place = open_place(str(storage)).join(name)
-    place.put("summary.json", json.dumps(told, indent=2).encode() + b"\n")
+    place.put("summary.json", json.dumps(summary, indent=2).encode() + b"\n")
     return f"{storage}/{name}/summary.json"
 
 
 def _source(config: AdaptConfig, start: Bundle) -> tuple[Crops, Crops]:
-    """The source to learn from, and to validate on; the sets are opened here."""
+    """Open the source; return the crops to learn from and to validate on."""
     labelled = [labelled_set(spec) for spec in config.sources]
     side, scale = start.preprocessing.roi_side, start.preprocessing.roi_scale
     source = batches.join([batches.disc_crops(s, side, roi_scale=scale) for s in labelled])
@@ -298,31 +328,34 @@ def _source(config: AdaptConfig, start: Bundle) -> tuple[Crops, Crops]:
 
 def _judged(
     config: AdaptConfig, start: Bundle, adapted: Network, target: Crops
-) -> tuple[gate.Check, ...]:
+) -> tuple[tuple[gate.Check, ...], Changes]:
     _, validation = _source(config, start)
     source_only = start.networks[SOURCE_ONLY]
-    return gate.judge(_built(source_only), _built(adapted), validation, target, start.thresholds)
+    judgement = gate.judge(
+        _built(source_only), _built(adapted), validation, target, start.thresholds
+    )
+    return judgement.checks, changes(judgement, target)
 
 
 def _built(network: Network) -> nn.Module:
-    """The network, on the GPU where there is one."""
+    """Build the network, on the GPU if there is one."""
     return network.build().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def training_name(config: TrainConfig, described: dict[str, Any], decisive: tuple[Any, ...]) -> str:
-    """The name of one network's training; of an --encoder its content counts, not its path."""
+    """The name of one network's run, by the content of an --encoder file, not by its path."""
     encoder = hashlib.sha256(config.encoder.read_bytes()).hexdigest() if config.encoder else None
     return run_name(config.role, described, decisive, encoder, config.from_scratch)
 
 
 def run_name(role: str, *decisive: Any) -> str:
-    """A training's name: the same for the same recipe, data and start, so that it resumes."""
+    """The name of a run. The same recipe, data and start give the same name, so that it resumes."""
     text = json.dumps(decisive, sort_keys=True, default=str)
     return f"{role}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def kept(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights that a training keeps: the running average."""
+def averaged_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights that a training publishes: their running average."""
     average = state["average"]
     return {
         k.removeprefix("module."): v.contiguous() for k, v in average.items() if k != "n_averaged"
@@ -330,19 +363,19 @@ def kept(state: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def scores_of(history: list[Row]) -> dict[str, float]:
-    """The last epoch's figures, rounded, without the time."""
+    """The figures of the last epoch, rounded, without the time."""
     return rounded({k: v for k, v in history[-1].items() if k != "seconds"})
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:
-    """Figures to four places, as a bundle holds them."""
+    """Figures rounded to four places, as a bundle stores them."""
     return {k: round(v, 4) for k, v in figures.items()}
 
 
 def _calibrated(
     detector: Network, config: TrainConfig, recipe: Recipe
 ) -> tuple[Calibration, dict[str, float]]:
-    """The detector's confidence, on the frames that its training kept back to validate on."""
+    """Calibrate the detector's confidence on its validation frames."""
     labelled = [labelled_set(spec) for spec in config.sources]
     frames = batches.join([batches.frames(each, recipe.side) for each in labelled])
     validation = frames.take(batches.split(frames.persons)[1])
@@ -350,32 +383,38 @@ def _calibrated(
 
 
 def _start(config: TrainConfig) -> Bundle:
-    """The bundle in the folder, or an empty one, with what this training sets in it."""
+    """The bundle in the folder, or an empty one, with the settings of this training."""
     wanted, levels = config.book.preprocessing, config.book.thresholds
     if not bundles.exists(config.bundle):
         return Bundle({}, preprocessing=wanted, thresholds=levels)
     known = bundles.load(config.bundle)
     if config.role == DETECTOR:
-        kept = replace(known.preprocessing, detector_side=wanted.detector_side)
-        return replace(known, preprocessing=kept)
-    kept = replace(wanted, detector_side=known.preprocessing.detector_side)
+        preprocessing = replace(known.preprocessing, detector_side=wanted.detector_side)
+        return replace(known, preprocessing=preprocessing)
+    preprocessing = replace(wanted, detector_side=known.preprocessing.detector_side)
     found = known.thresholds
     levels = replace(levels, disc_found=found.disc_found, confidence=found.confidence)
-    return replace(known, preprocessing=kept, thresholds=levels)
+    return replace(known, preprocessing=preprocessing, thresholds=levels)
 
 
 def _started(folder: Path | str, recipe: Recipe) -> list[dict[str, Tensor]]:
     """The weights of each member of a bundle's source-only segmenter."""
     given = bundles.load(folder).networks.get(SOURCE_ONLY)
     if given is None or given.config != _config_of(recipe):
-        raise BundleError(f"--start {folder}: no segmenter of the recipe's kind and members")
+        raise BundleError(
+            f"--start {folder}: it has no segmenter of the recipe's architecture and number of"
+            " members; give another bundle or recipe"
+        )
     return [member.state_dict() for member in networks.members(given.build())]
 
 
 def first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:
-    """Where the training starts: drawn from the recipe's seed, the encoder from ImageNet.
+    """Initial weights: drawn from the recipe's seed, the encoder's from ImageNet.
 
-    Here and not on the workers, so that a missing network connection is said once, and at once.
+    They are made on the driver, so that a missing network connection is reported once, at once.
+
+    Raises:
+        ConfigurationError: the ImageNet weights cannot be downloaded or read.
     """
     loop.seed_generators(recipe.seed)
     network = networks.build(recipe.network)
@@ -384,7 +423,7 @@ def first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:
             networks.start_from_imagenet(network, config.encoder)
         except OSError as error:
             raise ConfigurationError(
-                f"the ImageNet weights could not be had ({error}); give a file with --encoder, or"
-                " --from-scratch"
+                f"the ImageNet weights could not be loaded ({error}): give a file with --encoder,"
+                " or --from-scratch"
             ) from error
     return network.state_dict()

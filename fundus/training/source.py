@@ -18,6 +18,7 @@ from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.models import losses
 from fundus.models.networks import to_input
+from fundus.models.turns import turns
 from fundus.training.recipes import AdaptationRecipe, Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -25,7 +26,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 CONVENTIONS_RATE = 20.0
-"""Learning rate of the sets' offsets, in rates of the network."""
+"""Learning rate of the offsets per data set, relative to that of the network."""
 
 
 def source_step(
@@ -35,11 +36,22 @@ def source_step(
     cross_entropy: float = 0.0,
     offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Labelled source pictures -> scalar `loss_seg_src`, not yet differentiated, and the logits.
+    """The forward pass on labelled source pictures, and its loss.
 
-    One map is the detector's disc: Dice and cross-entropy, so that a frame without a disc teaches
-    too. Two maps are disc and cup: equation 1 of the paper, and `cross_entropy` times its mean;
-    where nobody outlined the cup, the disc alone teaches.
+    The detector has one map, the disc. Its loss is Dice plus cross-entropy, so that it also learns
+    from frames without a disc. The segmenter has two maps, disc and cup. Its loss is equation 1 of
+    the paper plus `cross_entropy` times the mean cross-entropy. Where no cup was outlined, only the
+    disc counts.
+
+    Args:
+        segmenter: segmenter or detector.
+        batch: pictures and labels.
+        precision: of the forward pass on a GPU.
+        cross_entropy: its weight in the segmenter's loss.
+        offsets: (N, 2) added to the logits; None for none.
+
+    Returns:
+        The scalar `loss_seg_src`, not yet differentiated, and the logits.
     """
     pictures, labels = batch
     logits = forward(segmenter, pictures, precision)
@@ -50,7 +62,7 @@ def source_step(
         disc = maps[:, :1]
         dice = losses.dice_loss(logits.sigmoid(), disc)[0]
         return dice + F.binary_cross_entropy_with_logits(logits, disc), logits
-    # An answer that stands as its own label pulls nowhere: every loss is flat there.
+    # Where the cup is unknown, the prediction is its own label: the gradient of each loss is 0.
     unknown = batches.cup_unknown(labels).to(logits.device)
     maps[unknown, 1] = logits[unknown, 1].detach().sigmoid()
     loss = losses.segmentation_loss(logits, maps)
@@ -60,17 +72,25 @@ def source_step(
 
 
 def forward(network: nn.Module, pictures: Tensor, precision: str) -> Tensor:
-    """(N, 3, S, S) uint8 on any device -> float32 logits; on a GPU computed in `precision`."""
+    """(N, 3, S, S) uint8 on any device -> float32 logits, computed in `precision` on a GPU."""
     device = next(network.parameters()).device
-    # Never on a CPU: there the bfloat16 gradients of dilated depthwise convolutions came out as
-    # 1e30 or infinite at 256 pixels (PyTorch 2.14; float32 on the same batch: 0.1).
+    # Never on a CPU: there the bfloat16 gradients of dilated depthwise convolutions were 1e30 or
+    # infinite at 256 pixels (PyTorch 2.14; float32 on the same batch: 0.1).
     lowered = precision == "bfloat16" and device.type == "cuda"
     with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
         return network(to_input(pictures.to(device, non_blocking=True))).float()
 
 
 class SourceLearner:
-    """What the loop trains: a network, Adam, its schedule, and a labelled source."""
+    """The learner of supervised training: a network, Adam, its schedule, and a labelled source.
+
+    Args:
+        network: detector or segmenter.
+        recipe: hyperparameters.
+        train: labelled crops or frames to learn from.
+        validation: labelled crops or frames to validate on.
+        rank, world: this worker's number, and the number of workers.
+    """
 
     def __init__(
         self,
@@ -104,7 +124,7 @@ class SourceLearner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that each rank makes in an epoch."""
+        """Steps per rank and epoch."""
         drawn = self.recipe.draws or len(self.train)
         return batches.steps_per_epoch(drawn, self.recipe.batch, self.world)
 
@@ -124,7 +144,7 @@ class SourceLearner:
             yield augment.apply(self.transform, chosen.images, chosen.masks), chosen.sets
 
     def step(self, batch: tuple[Batch, tuple[str, ...]]) -> dict[str, float]:
-        """One optimiser step; returns its named loss."""
+        """Take one optimiser step; return its named loss."""
         self.network.train()
         recipe = self.recipe
         pictures, sets = batch
@@ -145,11 +165,10 @@ class SourceLearner:
 
 
 class Conventions(nn.Module):
-    """What sets the experts of one data set apart: an offset of its own on each logit, in training.
+    """The conventions of each data set's experts: an offset per set on each logit, in training.
 
-    The offsets of a structure have mean 0 over the sets that outline it, so that the network alone,
-    which is all that is kept, draws the consensus: what it draws for a camera of which it has
-    learned nothing.
+    The offsets of a structure have mean 0 over the sets that outline it. So the network without
+    offsets, which alone is published, draws the consensus of the sets, also for unknown cameras.
     """
 
     def __init__(self, crops: Crops) -> None:
@@ -158,7 +177,7 @@ class Conventions(nn.Module):
         self.index = {str(name): i for i, name in enumerate(np.unique(names))}
         cups = [bool(np.isfinite(crops.vcdr[names == name]).any()) for name in self.index]
         self.outlined = torch.tensor([[True, cup] for cup in cups])
-        """(sets, 2) bool: which structures each set outlines, disc then cup."""
+        """(sets, 2) bool: whether each set outlines the disc and the cup."""
         self.offsets = nn.Parameter(torch.zeros(len(cups), 2))
 
     def centred(self) -> Tensor:
@@ -168,13 +187,13 @@ class Conventions(nn.Module):
         return (self.offsets - mean) * weight
 
     def forward(self, sets: Sequence[str]) -> Tensor:
-        """The data set of N pictures -> (N, 2) to add to the logits; 0 for an unknown set."""
+        """The data sets of N pictures -> (N, 2) to add to the logits; 0 for an unknown set."""
         known = torch.cat([self.centred(), torch.zeros(1, 2)])
         return known[[self.index.get(name, -1) for name in sets]]
 
 
 def source_transform(augmentation: str, cup_warp: float, without_disc: float = 0.0) -> v2.Transform:
-    """A named augmentation; before it the anatomical warp and negatives, where asked for."""
+    """A named augmentation, after the anatomical warp and negatives if their shares are above 0."""
     before: list[v2.Transform] = [CupWarp(cup_warp)] if cup_warp else []
     if without_disc:
         before.append(WithoutDisc(without_disc))
@@ -182,12 +201,12 @@ def source_transform(augmentation: str, cup_warp: float, without_disc: float = 0
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """The running average of a network's weights and statistics; decay 0 copies the last."""
+    """The running average of a network's weights and statistics; decay 0 copies the latest."""
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def validation_dice(network: nn.Module, crops: Crops, size: int) -> dict[str, float]:
-    """Mean Dice over labelled crops at threshold 0.5: `val_disc` and, of two maps, `val_cup`."""
+    """Mean Dice over labelled crops at threshold 0.5: `val_disc` and, for two maps, `val_cup`."""
     predicted = np.concatenate(
         [predict(network, crops.images[i : i + size]) for i in range(0, len(crops), size)]
     )
@@ -215,10 +234,20 @@ def predict(network: nn.Module, pictures: Tensor) -> np.ndarray:
     return forward(network, pictures, "float32").sigmoid().cpu().numpy()
 
 
-def sampling_weights(vcdr: np.ndarray, balance: bool, bins: int = 10) -> np.ndarray:
-    """(N,) sampling weights; balanced, each filled tenth of the vCDR range weighs the same.
+def predict_turned(network: nn.Module, pictures: Tensor) -> np.ndarray:
+    """(N, 3, S, S) uint8 -> (N, 8, maps, S, S) probabilities of all turns, each turned back."""
+    plain = pictures.numpy()
+    maps = [
+        undo(predict(network, torch.from_numpy(np.ascontiguousarray(do(plain)))))
+        for do, undo in turns()
+    ]
+    return np.stack(maps, axis=1)
 
-    Unlabelled or undefined vCDR (NaN) weighs what the average picture does.
+
+def sampling_weights(vcdr: np.ndarray, balance: bool, bins: int = 10) -> np.ndarray:
+    """(N,) sampling weights. With `balance`, each occupied tenth of the vCDR range weighs the same.
+
+    Pictures without a vCDR (NaN) get the average weight.
     """
     known = np.isfinite(vcdr)
     if not balance or not known.any():
@@ -231,10 +260,10 @@ def sampling_weights(vcdr: np.ndarray, balance: bool, bins: int = 10) -> np.ndar
 
 
 def source_weights(crops: Crops, balance_vcdr: bool, balance_sets: bool) -> np.ndarray:
-    """(N,) sampling weights of a source of several sets, vCDR evened out within each set.
+    """(N,) sampling weights of a source of several sets, balanced over vCDR within each set.
 
-    Without `balance_sets` all pictures are one set. With it a set weighs the square root of its
-    count: between every picture alike and every set alike.
+    Without `balance_sets`, all pictures count as one set. With it, a set weighs the square root of
+    its count: a compromise between equal pictures and equal sets.
     """
     if not balance_sets:
         return sampling_weights(crops.vcdr, balance_vcdr)
@@ -248,9 +277,9 @@ def source_weights(crops: Crops, balance_vcdr: bool, balance_sets: bool) -> np.n
 
 
 def weights_like(vcdr: np.ndarray, wanted: np.ndarray, bins: int = 10) -> np.ndarray:
-    """(N,) weights that draw the source's vCDR as `wanted` is spread over tenths of its range.
+    """(N,) sampling weights by which the vCDR of the source gets the distribution of `wanted`.
 
-    Each tenth weighs its share of `wanted` plus a tenth of an even share: no size is forgotten.
+    Each tenth of the vCDR range weighs its count in `wanted` plus 0.1, so that none vanishes.
     """
     edges = np.linspace(0, 1, bins + 1)
     share = np.histogram(wanted[np.isfinite(wanted)], edges)[0] + 0.1
@@ -264,7 +293,7 @@ def weights_like(vcdr: np.ndarray, wanted: np.ndarray, bins: int = 10) -> np.nda
 def make_schedule(
     optimiser: torch.optim.Optimizer, recipe: Recipe | AdaptationRecipe, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The recipe's schedule, stepped once an optimiser step; `steps` are those of an epoch."""
+    """The recipe's schedule, to be stepped once per optimiser step; `steps` is per epoch."""
     if recipe.schedule == "one-cycle":
         return torch.optim.lr_scheduler.OneCycleLR(
             optimiser,

@@ -1,8 +1,8 @@
-"""The target's pictures, as adaptation may see them: without labels, cropped by the detector.
+"""The pictures of the target, as adaptation may see them: without labels, cropped to the disc.
 
-They come through the door of screening: an archive's listing, and the decoder in a process of its
-own. DICOM, JPEG and whatever else screening reads can be adapted to; what cannot be used is left
-out and counted by its reason.
+They are listed and decoded as in screening, in a process of its own for decoding. So adaptation
+reads all formats that screening reads. Pictures that cannot be used are left out and counted by
+reason.
 """
 
 import hashlib
@@ -17,58 +17,57 @@ from typing import Any
 import numpy as np
 import torch
 
+from fundus.archive.fetch import FetchFailed, fetch_many
+from fundus.archive.listing import walk
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.public import open_set
+from fundus.decoding.sandbox import Decoder
 from fundus.errors import ConfigurationError
-from fundus.images import roi
+from fundus.field import roi
 from fundus.images.decode import Refused
-from fundus.images.sandbox import Decoder
 from fundus.models.bundle import Bundle
 from fundus.models.predictor import Detection, Predictor
-from fundus.storage.fetch import FetchFailed, fetch_many
-from fundus.storage.listing import walk
 
 log = logging.getLogger(__name__)
 
 LEAST_USED = 0.5
-"""Share of a target's pictures that must be usable: fewer are no sample of what a camera takes."""
+"""Share of a target's pictures that must be usable. Fewer would not represent the camera."""
 NO_DISC = "no optic disc was found"
 
 Found = tuple[str, np.ndarray | str]
-"""A picture's id, and its pixels (HWC uint8 RGB) or why there are none."""
+"""A picture's id, and its pixels (HWC uint8 RGB) or the reason why there are none."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is adapted to."""
+    """The unlabelled pictures of an adaptation."""
 
     crops: Crops
-    """Segmenter inputs, masks blank."""
+    """Segmenter inputs with blank masks."""
     described: tuple[dict[str, Any], ...]
-    """What a bundle says of each set: name, role, count of pictures used, digest."""
+    """Each set for the bundle: name, role, count of used pictures, digest."""
     left_out: dict[str, int]
     """Pictures that cannot be used, by reason."""
 
     def __str__(self) -> str:
-        """For people, one line."""
+        """One line for people."""
         used, out = len(self.crops), sum(self.left_out.values())
         reasons = "; ".join(f"{count} left out: {why}" for why, count in self.left_out.items())
         return f"target: {used} of {used + out} pictures used" + (f"; {reasons}" if out else "")
 
 
 def read_target(specs: Sequence[str], bundle: Bundle, *, precropped: bool) -> Target:
-    """Segmenter inputs of the targets: ROIs that the detector finds in frames, or the segmenter in
-    disc crops.
+    """Read the targets as inputs of the segmenter.
 
     Args:
-        specs: `folder:PATH` for an archive's pictures, or any set that `open_set` reads; labels
-            are not looked at.
-        bundle: brings the detector, and the side of the inputs.
+        specs: `folder:PATH` for the pictures of an archive, or any set that `open_set` reads; its
+            labels are not read.
+        bundle: its detector finds the ROI, or its segmenter if the pictures are precropped.
         precropped: the pictures are disc crops already.
 
     Raises:
-        ConfigurationError: a target is not there, or fewer than `LEAST_USED` of its pictures can
+        ConfigurationError: there is no such target, or less than `LEAST_USED` of its pictures can
             be used.
     """
     decode = Decoder()
@@ -76,7 +75,7 @@ def read_target(specs: Sequence[str], bundle: Bundle, *, precropped: bool) -> Ta
     parts = [_read_one(spec, bundle.preprocessing.roi_side, look, decode) for spec in specs]
     left_out = sum((out for *_, out in parts), Counter[str]())
     crops = batches.join([crops for crops, *_ in parts])
-    return Target(crops, tuple(told for _, told, _ in parts), dict(left_out.most_common()))
+    return Target(crops, tuple(about for _, about, _ in parts), dict(left_out.most_common()))
 
 
 def _read_one(
@@ -100,18 +99,18 @@ def _read_one(
     log.info("%s: %d of %d pictures used%s", name, used, count, f"; {reasons}" if reasons else "")
     if not used or used < LEAST_USED * count:
         raise ConfigurationError(
-            f"{spec}: only {used} of {count} pictures can be adapted to, and at least"
-            f" {LEAST_USED:.0%} must be ({reasons or 'nothing lies there'}): name a folder of the"
-            " new camera's photographs"
+            f"{spec}: only {used} of {count} pictures can be used, and at least {LEAST_USED:.0%}"
+            f" must be usable ({reasons or 'it is empty'}): give a folder of the new camera's"
+            " photographs"
         )
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
     blank = torch.zeros(used, side, side, dtype=torch.uint8)
-    told = {"name": name, "role": "target, no labels", "count": used, "digest": digest.hexdigest()}
-    return Crops(tuple(ids), stacked, blank, np.full(used, np.nan)), told, left_out
+    about = {"name": name, "role": "target, no labels", "count": used, "digest": digest.hexdigest()}
+    return Crops(tuple(ids), stacked, blank, np.full(used, np.nan)), about, left_out
 
 
 def _pictures(spec: str, decode: Decoder) -> tuple[str, Any, Iterator[Found]]:
-    """The set's name, its digest (complete once all pictures are read), and its pictures."""
+    """A set's name, its digest (complete once all pictures are read), and its pictures."""
     layout, _, path = spec.partition(":")
     digest = hashlib.sha256()
     if layout == "folder" and "?" not in path:
@@ -133,7 +132,7 @@ def _pictures(spec: str, decode: Decoder) -> tuple[str, Any, Iterator[Found]]:
 
 
 def _of_archive(path: str, decode: Decoder, digest: Any) -> Iterator[Found]:
-    """Of each object below the path, in the order of their URIs."""
+    """The pictures of all objects below the path, in the order of their URIs."""
     system_files: Counter[str] = Counter()
     entries = sorted(walk(path, left_out=system_files), key=lambda entry: entry.uri)
     if system_files:
@@ -149,7 +148,7 @@ def _of_archive(path: str, decode: Decoder, digest: Any) -> Iterator[Found]:
 
 
 def _decoded(name: str, content: bytes, decode: Decoder) -> Iterator[Found]:
-    """The pictures of one object; several get the number of their frame."""
+    """The pictures of one object. If it has several, their ids end with the frame's number."""
     try:
         found = decode(content)
     except Refused as refused:

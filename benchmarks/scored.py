@@ -1,0 +1,30 @@
+"""Scores of one eye against an expert's mask, shared by the benchmarks of accuracy."""
+
+import numpy as np
+
+from fundus.anatomy import biomarkers, scores
+from fundus.anatomy.labels import cup_of, disc_of
+from fundus.field import roi
+from fundus.field.roi import Roi
+from fundus.models.thresholds import Thresholds
+
+Score = tuple[float, float, float, float]
+"""Dice of the disc and of the cup, vCDR, and its error; NaN where undefined."""
+
+
+def score(maps: np.ndarray, where: Roi, mask: np.ndarray, thresholds: Thresholds) -> Score:
+    """Score maps of a ROI in the frame of the expert's mask.
+
+    Args:
+        maps: (M, 2, S, S) float probabilities, disc then cup.
+        where: the ROI, in pixels of the original frame.
+        mask: HW uint8 {0 background, 1 rim, 2 cup} of the expert.
+        thresholds: where probabilities become masks.
+    """
+    drawn = roi.restore(thresholds.draw(maps.mean(axis=0)).mask, where, *mask.shape)
+    disc, cup = (scores.dice(of(drawn), of(mask)) or 0.0 for of in (disc_of, cup_of))
+    found, true = (
+        np.nan if ratio is None else ratio
+        for ratio in (biomarkers.vcdr(drawn), biomarkers.vcdr(mask))
+    )
+    return disc, cup, found, found - true

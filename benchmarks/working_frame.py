@@ -1,0 +1,112 @@
+#!/usr/bin/env python
+"""Working frames against whole pictures: what they cost in accuracy, and how much faster they are.
+
+    OMP_NUM_THREADS=1 python benchmarks/working_frame.py --data DATA --eyes 60
+
+Of each set of large frames in DATA's `manifest.csv` so many, spread over it, are decoded, graded,
+cropped and segmented whole and as working frames (fundus/images/working_frame.py), one after the
+other. Prints for each set the file's format, the pixels and the factor of the first frame; the mean
+Dice with the experts' disc and cup and the mean absolute error of the vCDR, whole and working (nan
+where no expert outlined it); the mean difference of the two vCDRs of an eye, without and with its
+sign; the frames of which only one was refused; and the median ratio of the processor times from the
+bytes to the crop. Eyes in which no disc or no cup is found count with Dice 0 and are left out of
+the vCDR figures.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scored import Score, score
+
+from fundus.datasets.public import open_set
+from fundus.decoding.picture import contents
+from fundus.field import fields, quality, roi
+from fundus.field.fov import exposure
+from fundus.field.roi import Roi
+from fundus.images.content import Picture
+from fundus.models import bundle as bundles
+from fundus.models.predictor import Predictor
+
+SETS = ("drishti_gs1_full", "refuge_full", "idrid20_disc")
+WAYS = ("whole", "working")
+
+
+def cropped(
+    data: bytes, least: int | None, predictor: Predictor
+) -> tuple[Picture, bool, Roi | None, np.ndarray | None]:
+    """From the bytes to the picture, whether it is refused, the ROI in the original, the crop."""
+    [found] = contents(data, least_side=least).pictures
+    seen = exposure(found.pixels)
+    refused = fields.are_two(found.pixels, seen)
+    graded = quality.assess(found.pixels, seen=seen, shrink=found.shrink)
+    refused = refused or graded.reason is not None
+    place = predictor.place(found.pixels, precropped=False, field=seen.field).roi
+    if place is None:
+        return found, refused, None, None
+    crop = roi.crop(found.pixels, place, predictor.side, mirrored=True)
+    return found, refused, place.times(found.shrink), crop
+
+
+def of_set(name: str, data: Path, eyes: int, predictor: Predictor) -> str:
+    """One line on a set."""
+    labelled = open_set(f"manifest:{data / 'manifest.csv'}?set={name}")
+    samples = [sample for sample in labelled.samples if sample.masks]
+    chosen = np.unique(np.linspace(0, len(samples) - 1, eyes).astype(int))
+    least = predictor.preprocessing.least_side(precropped=False)
+    rows: dict[str, list[Score]] = {way: [] for way in WAYS}
+    ratios, apart, first = [], 0, ""
+    for i in chosen:
+        sample = samples[i]
+        content, mask = sample.image.read_bytes(), sample.read_mask()
+        assert mask is not None
+        cup = "cup" in sample.structures
+        seconds, refusals = {}, []
+        for way in WAYS:
+            start = time.process_time()
+            found, refused, where, crop = cropped(
+                content, least if way == "working" else None, predictor
+            )
+            seconds[way] = time.process_time() - start
+            refusals.append(refused)
+            if where is None or crop is None:
+                rows[way].append((0, 0, np.nan, np.nan))
+                continue
+            maps = predictor.segment(crop[None])[0]
+            disc, cups, vcdr, error = score(maps, where, mask, predictor.thresholds)
+            rows[way].append((disc, cups, vcdr, error) if cup else (disc, np.nan, vcdr, np.nan))
+        height, width = found.size
+        first = first or f"{sample.image.suffix}, {width} x {height}, 1/{found.shrink}"
+        ratios.append(seconds["whole"] / seconds["working"])
+        apart += len(set(refusals)) > 1
+    columns = {way: np.array(some).T for way, some in rows.items()}
+    figures = [
+        f"{way} {disc.mean():.4f} / {cups.mean():.4f}, {np.abs(error[error == error]).mean():.4f}"
+        for way, (disc, cups, _, error) in columns.items()
+    ]
+    between = columns["working"][2] - columns["whole"][2]
+    return (
+        f"{name} ({first}), {len(ratios)} eyes: disc / cup Dice, vCDR MAE: {'; '.join(figures)};"
+        f" vCDRs {np.nanmean(np.abs(between)):.4f} apart ({np.nanmean(between):+.4f});"
+        f" {apart} refused otherwise; {statistics.median(ratios):.1f} times as fast"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--eyes", type=int, default=60, help="of each set, at most")
+    parser.add_argument("--bundle", default=bundles.default_folder(), metavar="URI")
+    given = parser.parse_args(arguments)
+    predictor = Predictor(bundles.load(given.bundle))
+    for name in SETS:
+        print(of_set(name, given.data, given.eyes, predictor), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

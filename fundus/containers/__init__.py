@@ -1,0 +1,1 @@
+"""Containers: the members of zips and tars, and the location of their bytes."""

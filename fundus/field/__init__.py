@@ -1,0 +1,1 @@
+"""The field of view of a frame, its quality and laterality, and the ROI."""
