@@ -15,9 +15,9 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(AT_ONCE) -m "not slow"
 
 # One at a time: two clusters of several nodes, or a cluster beside other work, starve on a small
-# machine. There a cluster may still need longer than a test allows: what fails is run once more.
+# machine. There a cluster may still need longer than a test allows: what fails is run again, twice at most.
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow --reruns 1
+	$(BIN)/python -m pytest -m slow --reruns 2 --rerun-show-tracebacks
 
 test-all: test test-slow
 

@@ -4,6 +4,7 @@ Each has a folder, a home and ports of its own, and its processes are identified
 other Ray on the machine is left alone.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -145,12 +146,16 @@ class Host:
         ip("link", "set", self.cable, "down")
 
 
+_HOSTS = itertools.count(os.getpid())
+"""Numbers of hosts: a host's successor never meets what is left of the host."""
+
+
 @contextmanager
 def host() -> Iterator[Host]:
     """A second host; the test is skipped if none can be made."""
     if os.geteuid() or not shutil.which("ip"):
         pytest.skip("network namespaces want root and iproute2")
-    number = os.getpid() % 250
+    number = next(_HOSTS) % 250
     name, near, far = f"fundus{number}", f"fundus{number}a", f"fundus{number}b"
     here, there = f"10.99.{number}.1", f"10.99.{number}.2"
     try:
@@ -167,6 +172,9 @@ def host() -> Iterator[Host]:
         ip("-n", name, "route", "add", "default", "via", here)
         yield Host(name, there, near)
     finally:
+        # A process that is still ending keeps a namespace alive, and with it the cable.
+        with suppress(subprocess.CalledProcessError):
+            ip("link", "del", near)
         ip("netns", "del", name)
 
 
