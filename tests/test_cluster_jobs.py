@@ -59,11 +59,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_job_runs_in_the_heads_project(head: Head) -> None:
+def test_a_job_runs_in_the_heads_project_once_per_id(head: Head) -> None:
     """With its run bit, by the name that it has there."""
-    done = submit(head, "--", "jobs/plan.py", "--help")
+    words = ["--submission-id", "plan-2027-01-31", "--", "jobs/plan.py", "--help"]
+    done = submit(head, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "usage: plan.py" in done.stdout
+    again = submit(head, *words)
+    assert again.returncode != 0 and "already exists" in again.stdout + again.stderr
 
 
 def test_a_job_that_is_sent_along_reads_what_was_sent_with_it(head: Head, project: Path) -> None:
@@ -147,13 +150,6 @@ def test_a_night_runs_once_and_ends_with_the_jobs_own_code(head: Head, tmp_path:
     assert followed.returncode == 2 and "screen: " in followed.stdout, followed.stderr
 
 
-def test_ray_itself_refuses_an_id_that_it_knows(head: Head) -> None:
-    words = ["--submission-id", "plan-2027-01-31", "--", "jobs/plan.py", "--help"]
-    assert submit(head, *words).returncode == 0
-    again = submit(head, *words)
-    assert again.returncode != 0 and "already exists" in again.stdout + again.stderr
-
-
 STRANGERS = {
     "none": {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""},
     "wrong": {"RAY_AUTH_TOKEN": WRONG},
@@ -169,20 +165,17 @@ def test_a_stranger_cannot_submit(head: Head, token: str) -> None:
     assert nightly(head, "--archive", "a", "--results", "b", **STRANGERS[token]).returncode == 7
 
 
-def test_a_stranger_is_no_driver(head: Head) -> None:
-    """Neither at the head's own port nor as a Ray client; all at once, since each waits long."""
+@pytest.fixture(scope="module", autouse=True)
+def strange_drivers(head: Head) -> Iterator[list[subprocess.Popen]]:
+    """At the head's own port, and as Ray clients. They wait for long, beside the other tests."""
     drivers = [
         head.driver(f"import ray; ray.init({address!r}); print('inside', ray.nodes())", **token)
         for address in (head.gcs, head.client)
         for token in STRANGERS.values()
     ]
-    try:
-        for driver in drivers:
-            said, _ = driver.communicate(timeout=120)
-            assert driver.returncode != 0 and "inside" not in said, said
-    finally:
-        for driver in drivers:
-            driver.kill()
+    yield drivers
+    for driver in drivers:
+        driver.kill()
 
 
 @pytest.mark.parametrize("token", HEADERS)
@@ -196,3 +189,9 @@ def test_the_dashboard_tells_a_stranger_nothing(head: Head, path: str, token: st
         head.dashboard + path, headers={"Authorization": f"Bearer {TOKEN}"}
     )
     assert urllib.request.urlopen(known).status == 200
+
+
+def test_a_stranger_is_no_driver(strange_drivers: list[subprocess.Popen]) -> None:
+    for driver in strange_drivers:
+        said, _ = driver.communicate(timeout=120)
+        assert driver.returncode != 0 and "inside" not in said, said

@@ -28,6 +28,21 @@ POOLS = {
 
 TRAINING = {"cpu": {"resources": {"CPU": 1}, "max_workers": 2}}
 
+ATTEMPTS = """
+import time
+import ray
+from fundus.screening import attempts
+
+ray.init()
+while len(ray.nodes()) < 2:
+    time.sleep(0.2)
+node = lambda actor: ray.get_runtime_context().get_node_id()
+started = [attempts.shared() for _ in range(6)]
+nodes = set(ray.get([one.__ray_call__.remote(node) for one in started]))
+assert nodes == {ray.get_runtime_context().get_node_id()}, "the record of attempts is elsewhere"
+"""
+"""What ends with the driver's node alone: six times, since without affinity a node is random."""
+
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
@@ -91,6 +106,9 @@ def test_the_link_to_a_host_is_cut(archive: Path, bundle: Path) -> None:
         clusters.head(cpus=2, token="word-of-this-cluster" * 2) as head,
         head.worker(cpus=2, host=host),
     ):
+        driver = head.driver(ATTEMPTS)
+        said, _ = driver.communicate(timeout=120)
+        assert driver.returncode == 0, said
         started = screening(head, archive, bundle)
         host.cut()
         check_whole(started, bundle.parent / "results")

@@ -98,6 +98,10 @@ class Watched:
 
 
 def shared() -> Any:
-    """Start the actor on this node; it lives as long as its handle."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    """Start the actor on this node; it lives as long as its handle.
+
+    The driver's node cannot be lost without the run. Ray heeds only hard affinity for an actor that
+    needs no resources; otherwise it takes a random node, which a spot notice may end.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
