@@ -67,8 +67,9 @@ class Model:
             time.sleep(0.1)
         return batch
 
-def same(batch):
-    return batch
+class Same:
+    def __call__(self, batch):
+        return batch
 
 threading.Thread(target=watch, daemon=True).start()
 context = ray.data.DataContext.get_current()
@@ -81,7 +82,7 @@ chain = (
     ray.data.from_arrow(slices)
     .map_batches(Read, batch_size=2, **stages.read)
     .map_batches(Model, batch_size=2, **stages.measure)
-    .map_batches(same, batch_size=2, **stages.light)
+    .map_batches(Same, batch_size=2, **stages.light)
 )
 rows = []
 for row in chain.iter_rows():

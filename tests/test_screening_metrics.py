@@ -27,15 +27,16 @@ from fundus.screening.placement import placement
 ray.init(logging_level="ERROR", **logs.ray_options())
 where = placement(reachable(), logs.name_run("20270131T000000Z-abcdef"))
 
-def stage(batch):
-    metrics.count_pictures("read", 5)
-    metrics.count_rows("ok", 4)
-    metrics.count_rows("no_disc", 1)
-    metrics.count_retries("SlowDown", 2)
-    logging.getLogger("fundus.archive.fetch").warning("a fetch was tried again")
-    return batch
+class Stage:
+    def __call__(self, batch):
+        metrics.count_pictures("read", 5)
+        metrics.count_rows("ok", 4)
+        metrics.count_rows("no_disc", 1)
+        metrics.count_retries("SlowDown", 2)
+        logging.getLogger("fundus.archive.fetch").warning("a fetch was tried again")
+        return batch
 
-ray.data.from_arrow(pa.table({"id": [1]})).map_batches(stage, **where.light).take_all()
+ray.data.from_arrow(pa.table({"id": [1]})).map_batches(Stage, **where.light).take_all()
 metrics.count_gate(published=False)
 """
 

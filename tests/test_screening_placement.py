@@ -21,7 +21,7 @@ def actors(found: Placement) -> list[tuple[dict, int, int]]:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
-def test_the_widest_pools_leave_room_for_light_tasks(machine: dict[str, float]) -> None:
+def test_the_widest_pools_leave_room_for_light_actors(machine: dict[str, float]) -> None:
     """An actor keeps its claim: without this room a machine with two CPUs hung."""
     found = placement(machine)
     kept = sum(pool["num_cpus"] * most for pool, _, most in actors(found))
@@ -47,6 +47,13 @@ def test_measuring_goes_to_gpus_and_fills_them(gpus: int) -> None:
     assert "num_gpus" not in found.read | found.light
 
 
+def test_every_stage_is_an_actor() -> None:
+    """A task on a host whose link was cut held a run up for seven minutes."""
+    found = placement({"CPU": 8})
+    for kwargs in (found.read, found.measure, found.light):
+        assert kwargs["compute"].min_size == 1
+
+
 def test_without_gpus_no_stage_asks_for_one() -> None:
     found = placement({"CPU": 8})
     assert not any("num_gpus" in pool for pool, _, _ in actors(found))
@@ -55,7 +62,7 @@ def test_without_gpus_no_stage_asks_for_one() -> None:
 def test_claims_are_whole_where_there_is_room_for_they_decide_how_many_nodes_come() -> None:
     found = placement({"CPU": 64, "GPU": 4, "memory": 128 << 30})
     assert found.read["num_cpus"] == 1 and found.read["memory"] == 1 << 30
-    assert found.light == {"num_cpus": LIGHT}
+    assert found.light["num_cpus"] == LIGHT
 
 
 def test_bounds_come_from_what_the_cluster_may_grow_to(monkeypatch: pytest.MonkeyPatch) -> None:

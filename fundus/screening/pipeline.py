@@ -286,12 +286,14 @@ def _rows(
     )
     if config.dicom_out:
         measured = measured.map_batches(
-            dicom.WriteObjects(open_place(config.dicom_out).uri, run),
+            dicom.WriteObjects,
+            fn_constructor_args=(open_place(config.dicom_out).uri, run),
             batch_format="pyarrow",
             **where.light,
         )
     return measured.map_batches(
-        light.Write(place.uri, run),
+        light.Write,
+        fn_constructor_args=(place.uri, run),
         batch_size=rows_per_file(todo.num_rows),
         batch_format="pyarrow",
         **where.light,

@@ -15,18 +15,19 @@ from ray.data import ActorPoolStrategy, DataContext
 from fundus.runtime.resources import READER
 
 HEAVY, BESIDE_A_GPU, LIGHT = 1.0, 0.5, 0.2
-"""CPUs that an actor, an actor on a GPU, and a light task use while they work."""
+"""CPUs that an actor, an actor on a GPU, and a light actor use while they work."""
 SPARE = 0.9
-"""Share of the CPUs that all actors and two light tasks may claim together."""
+"""Share of the CPUs that all actors and two light ones may claim together."""
 READ, MEASURE = 0.5, 0.4
 """Most actors per CPU without GPUs, roughly by each stage's share of the time per picture with the
-bundle in the package (benchmarks/stages.py). The rest is for light tasks, because an actor keeps
-its claim."""
+bundle in the package (benchmarks/stages.py). The rest is for light actors."""
 READ_FOR_GPUS = 0.7
 """Most readers per CPU that the measuring actors leave free, with GPUs."""
 GPU_SHARE, MEASURE_PER_GPU = 0.25, 4
 """Share of a GPU that an actor claims, and actors per GPU: while some measure on the CPU, others
 keep the GPU busy. Chosen, not measured: no GPU was available."""
+READERS_PER_LIGHT = 4
+"""Readers per light actor, at the pool's largest."""
 PER_READER = 0.001
 """Amount of the resource `READER` per reader, so small that CPUs decide how many readers fit."""
 READ_MEMORY = 1 << 30
@@ -47,7 +48,8 @@ class Placement:
     measure: Kwargs
     """Segment and measure; on GPUs if there are any."""
     light: Kwargs
-    """Stages without a network."""
+    """Stages without a network. Actors also here: Ray notices within a minute that an actor's node
+    is cut off, but waits up to seven minutes for the answer of a task there."""
     readers: int
     """Most readers at once."""
 
@@ -60,7 +62,7 @@ def placement(
     """Claims and bounds of the stages on given resources.
 
     Readers run on nodes with the resource `READER`, if there are any, so that CPUs on GPU nodes are
-    free for measuring. All actors and two light tasks fit at once on any machine, so that nothing
+    free for measuring. All actors and two light ones fit at once on any machine, so that nothing
     waits for ever. Without GPUs one actor of each stage also fits on the smallest node: if it is
     the last one left, the run continues there.
 
@@ -87,7 +89,7 @@ def placement(
     return Placement(
         read=_actors(readers, num_cpus=HEAVY * shrink, memory=memory) | there | shared,
         measure=_actors(measurers, num_cpus=each * shrink, num_gpus=share) | shared,
-        light={"num_cpus": round(LIGHT * shrink, 3)} | shared,
+        light=_actors(max(1, readers // READERS_PER_LIGHT), num_cpus=LIGHT * shrink) | shared,
         readers=readers,
     )
 
