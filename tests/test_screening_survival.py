@@ -4,16 +4,24 @@ All are slow. In the quick run tests/test_screening_pipeline.py ends a run in th
 """
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
+import clusters
 import kills
 import pytest
 import screen_hospital
 from test_models_bundle import tiny_bundle
 
+from fundus.datasets.synthetic import write_archive
+from fundus.ledger import table
 from fundus.models import bundle as bundles
+from fundus.synthetic.camera import clinic
+
+PICTURES = 500
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +52,29 @@ def test_a_hospitals_archive_comes_through_faults_as_it_does_without(
 ) -> None:
     words = ["--data", str(fundus_data), "--count", "24", "--faults", "0.01", *bundle]
     assert screen_hospital.main(words) == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_takes_over_a_living_one_leaves_one_row_per_picture(
+    tmp_path: Path, bundle: list[str]
+) -> None:
+    """Both work to the end; the first may not publish any more."""
+    archive, results = tmp_path / "archive", tmp_path / "results"
+    frames = write_archive(archive, (clinic(),), count=6, seed=1)
+    for number in range(PICTURES - len(frames)):
+        source = archive / frames[number % len(frames)].path
+        (archive / f"again-{number:03d}{source.suffix}").hardlink_to(source)
+    command = [sys.executable, str(clusters.ROOT / "jobs" / "screen.py"), *bundle[1:]]
+    command += ["--archive", str(archive), "--results", str(results)]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    clusters.wait(lambda: [*results.glob("rows/*/*.parquet")], 120, "the first rows")
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert refused.returncode == 3 and "--take-over" in refused.stderr
+    assert first.poll() is None, "it was over before"
+    second = subprocess.run([*command, "--take-over"], capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stdout + second.stderr
+    said, _ = first.communicate(timeout=120)
+    assert first.returncode == 3, said
+    uris = table.read(str(results), ["uri"])["uri"].to_pylist()
+    assert len(uris) == len(set(uris)) == PICTURES
+    assert not list(results.glob("claim.json"))
