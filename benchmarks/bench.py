@@ -1,21 +1,20 @@
 #!/usr/bin/env python
-"""`make bench`: how fast the whole screening is, as ratios of things measured in one run.
+"""`make bench`: measure the speed of the whole screening, as ratios within one run.
 
     python benchmarks/bench.py --data DATA [--rounds 5] [--frames 200] [--before FOLDER]
 
-Screens real frames of DATA's manifest with `jobs/screen.py`, as a process of its own: a few of
-them, then `--frames`. The difference of the two times is the time of the other frames after
-start-up; the start-up is what the few took beyond that. In each round the ways take turns, and all
-figures are medians over the rounds:
+Screens real frames of DATA's manifest with `jobs/screen.py` in its own process: first 40 frames,
+then `--frames`. The difference of the two times gives the time per frame after start-up; the rest
+of the shorter run is start-up. In each round all variants take turns, and all figures are medians
+over the rounds:
 
-(a) the chain against its bare stages: `benchmarks/stages.py` in as many processes at once as there
-    are cores
+(a) the chain against its bare stages: `benchmarks/stages.py` in one process per core
 (b) both profiles against `benchmarks/plain.py`, the script that a user would write
 (c) each stage's share of the bare time
-(d) one core against all (Ray is told of one, and the process is bound to one)
-(g) start-up, and the whole job of a few frames with the graphs of the bundle built anew
+(d) one core against all (Ray sees one, and the process is bound to one)
+(g) start-up, and the whole job of 40 frames when the graphs of the bundle are rebuilt
 
-With --before, a folder with an older checkout of the repository, its `jobs/screen.py` takes part
+With --before, a folder with an older checkout of the repository, its `jobs/screen.py` is measured
 too. (e), memory against the size of the archive, is `benchmarks/memory.py`; (f), the networks
 against the machine's matrix product, is `benchmarks/engines.py`.
 """
@@ -41,7 +40,7 @@ STAGES = ("read", "locate", "crop", "segment", "measure")
 
 
 def fill(folder: Path, data: Path, count: int) -> None:
-    """Copy `count` different real frames, of every set of frames in turn."""
+    """Copy `count` different real frames, one from each set of frames in turn."""
     with (data / "manifest.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["set"].endswith("_full")]
     sets: dict[str, list[str]] = {}
@@ -50,58 +49,58 @@ def fill(folder: Path, data: Path, count: int) -> None:
     most = max(map(len, sets.values()))
     chosen = [files[i] for i in range(most) for files in sets.values() if i < len(files)]
     if len(chosen) < count:
-        sys.exit(f"bench: {data} has {len(chosen)} frames: give fewer than {count} as --frames")
+        sys.exit(f"bench: --frames {count} exceeds the {len(chosen)} frames of {data}")
     for number, name in enumerate(chosen[:count]):
         shutil.copy(data / name, folder / f"{number:04d}{Path(name).suffix}")
 
 
 def job(
-    code: Path, archive: Path, results: Path, limit: int, *words: str, cores: int = CORES
+    code: Path, archive: Path, results: Path, limit: int, *options: str, cores: int = CORES
 ) -> float:
-    """Seconds of one screening, from its first instruction to its end."""
+    """Return the seconds of one screening, from the start of its process to its end."""
     command = [sys.executable, str(code / "jobs" / "screen.py"), "--archive", str(archive)]
     command += ["--results", str(results / f"{time.monotonic_ns()}"), "--limit", str(limit)]
-    command += ["--bundle", str(ROOT / "fundus" / "bundles" / "default"), "--no-report", *words]
-    # Ray counts the machine's cores, not those that the process may use.
+    command += ["--bundle", str(ROOT / "fundus" / "bundles" / "default"), "--no-report", *options]
+    # Ray counts the cores of the machine, not those that the process may use.
     environment = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
     environment["RAY_OVERRIDE_RESOURCES"] = json.dumps({"CPU": cores})
     bound = ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))]
     start = time.monotonic()
-    done = subprocess.run(
+    finished = subprocess.run(
         bound + command, env=environment, cwd=code, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        sys.exit(f"bench: {' '.join(command)}\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+    if finished.returncode:
+        sys.exit(f"bench: {' '.join(command)}\n{finished.stdout[-1000:]}{finished.stderr[-3000:]}")
     return time.monotonic() - start
 
 
 def plain(archive: Path, folder: Path, limit: int) -> float:
-    """Seconds per frame of the user's script, after its start."""
+    """Return the seconds per frame of the user's script, without its start-up."""
     command = [sys.executable, str(ROOT / "benchmarks" / "plain.py"), str(archive)]
     command += [str(folder / "rows.csv"), "--limit", str(limit)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    found = re.search(r"in ([\d.]+) s", said.stdout)
-    assert found
-    return float(found[1]) / limit
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    match = re.search(r"in ([\d.]+) s", done.stdout)
+    assert match
+    return float(match[1]) / limit
 
 
 def bare(archive: Path, profile: str, limit: int) -> dict[str, float]:
-    """Seconds of a core per frame in each stage, with all cores at work."""
+    """Return the seconds of one core per frame in each stage, with all cores busy."""
     command = [sys.executable, str(ROOT / "benchmarks" / "stages.py"), "--archive", str(archive)]
     command += ["--limit", str(limit), "--profile", profile, "--mean"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    running = [
+    processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(CORES)
     ]
-    said = [json.loads(one.communicate()[0]) for one in running]
-    return {name: statistics.mean(one[name] for one in said) for name in STAGES}
+    reports = [json.loads(process.communicate()[0]) for process in processes]
+    return {name: statistics.mean(report[name] for report in reports) for name in STAGES}
 
 
 def slope(run: Callable[[int], float], frames: int) -> tuple[float, float]:
-    """Seconds per frame after start-up, and of the job of FEW frames."""
-    few, all_of_them = run(FEW), run(frames)
-    return (all_of_them - few) / (frames - FEW), few
+    """Return the seconds per frame after start-up, and those of the job with FEW frames."""
+    few, many = run(FEW), run(frames)
+    return (many - few) / (frames - FEW), few
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,11 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="an older checkout")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.frames <= 2 * FEW:
+        parser.error(f"--frames must be more than {2 * FEW}: half of them are timed on one core")
     rounds: dict[str, list[float]] = {}
     shares: dict[str, list[dict[str, float]]] = {"exact": [], "fast": []}
 
-    def note(name: str, seconds: float) -> None:
+    def record(name: str, seconds: float) -> None:
         rounds.setdefault(name, []).append(seconds)
         print(f"  {name}: {seconds:.3f} s", file=sys.stderr, flush=True)
 
@@ -122,42 +123,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         archive = folder / "archive"
         archive.mkdir()
-        fill(archive, given.data, given.frames)
+        fill(archive, args.data, args.frames)
 
         def screen(profile: str, code: Path = ROOT, cores: int = CORES) -> Callable[[int], float]:
-            words = ["--profile", profile] if code == ROOT else []
-            return lambda limit: job(code, archive, folder, limit, *words, cores=cores)
+            options = ["--profile", profile] if code == ROOT else []
+            return lambda limit: job(code, archive, folder, limit, *options, cores=cores)
 
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-        for number in range(given.rounds):
-            print(f"round {number + 1} of {given.rounds}", file=sys.stderr)
+        for number in range(args.rounds):
+            print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             shutil.rmtree(folder / "cache", ignore_errors=True)
-            note("start-up, graphs built anew", screen("exact")(FEW))
+            record("start-up, graphs rebuilt", screen("exact")(FEW))
             for profile in shares:
-                per_frame, few = slope(screen(profile), given.frames)
-                note(profile, per_frame)
-                note(f"start-up, {profile}", few - FEW * per_frame)
+                per_frame, few = slope(screen(profile), args.frames)
+                record(profile, per_frame)
+                record(f"start-up, {profile}", few - FEW * per_frame)
                 shares[profile].append(bare(archive, profile, 40))
-                note(f"bare {profile}", sum(shares[profile][-1].values()) / CORES)
-            note("one core", slope(screen("exact", cores=1), given.frames // 2)[0])
-            note("plain", plain(archive, folder, 20))
-            if given.before:
-                note("before", slope(screen("exact", given.before.resolve()), given.frames)[0])
-    middle = {name: statistics.median(seconds) for name, seconds in rounds.items()}
-    print(f"{given.frames} frames, {CORES} cores, medians of {given.rounds} rounds")
-    for profile, some in shares.items():
-        frame = middle[profile]
-        print(f"(a) {profile}, bare stages over chain: {middle[f'bare {profile}'] / frame:.2f}")
-        print(f"(b) {profile}: {middle['plain'] / frame:.1f} times as fast as the plain script")
-        parts = {stage: statistics.median(one[stage] for one in some) for stage in STAGES}
+                record(f"bare {profile}", sum(shares[profile][-1].values()) / CORES)
+            record("one core", slope(screen("exact", cores=1), args.frames // 2)[0])
+            record("plain", plain(archive, folder, 20))
+            if args.before:
+                record("before", slope(screen("exact", args.before.resolve()), args.frames)[0])
+    medians = {name: statistics.median(seconds) for name, seconds in rounds.items()}
+    print(f"{args.frames} frames, {CORES} cores, medians of {args.rounds} rounds")
+    for profile, measured in shares.items():
+        frame = medians[profile]
+        print(f"(a) {profile}, bare stages over chain: {medians[f'bare {profile}'] / frame:.2f}")
+        print(f"(b) {profile}: {medians['plain'] / frame:.1f} times as fast as the plain script")
+        parts = {stage: statistics.median(one[stage] for one in measured) for stage in STAGES}
         total = sum(parts.values())
         print("(c) " + ", ".join(f"{stage} {part / total:.0%}" for stage, part in parts.items()))
-        if given.before:
-            print(f"    {profile}: {middle['before'] / frame:.1f} times as fast as before")
-    print(f"(d) all cores over one: {middle['one core'] / middle['exact']:.2f}")
-    started, anew = middle["start-up, exact"], middle["start-up, graphs built anew"]
-    print(f"(g) start-up {started:.1f} s; {anew:.1f} s with {FEW} frames and the graphs built anew")
-    print("seconds per frame: " + ", ".join(f"{name} {s:.3f}" for name, s in middle.items()))
+        if args.before:
+            print(f"    {profile}: {medians['before'] / frame:.1f} times as fast as before")
+    print(f"(d) all cores: {medians['one core'] / medians['exact']:.2f} times as fast as one")
+    started, rebuilt = medians["start-up, exact"], medians["start-up, graphs rebuilt"]
+    print(f"(g) start-up {started:.1f} s; with {FEW} frames and rebuilt graphs {rebuilt:.1f} s")
+    print("seconds per frame: " + ", ".join(f"{name} {s:.3f}" for name, s in medians.items()))
     return 0
 
 

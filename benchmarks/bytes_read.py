@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How many bytes of a results place are read for the measures alone, and how many with the masks.
+"""Count the bytes that a reader of results reads: for the measures alone, and for all columns.
 
 python benchmarks/bytes_read.py results
 """
@@ -19,7 +19,7 @@ MEASURES = [name for name in row.SCHEMA.names if name != "mask_png"]
 
 
 class Counting(io.RawIOBase):
-    """A file that counts what is read from it."""
+    """A file that counts the bytes read from it."""
 
     def __init__(self, file: pa.NativeFile) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Counting(io.RawIOBase):
 
 
 def bytes_read(file: pa.NativeFile, columns: Sequence[str] | None) -> int:
-    """What pyarrow reads of a file of rows for some columns (None: all)."""
+    """Return how many bytes pyarrow reads from a file of rows for some columns (None: all)."""
     counting = Counting(file)
     pq.ParquetFile(counting, pre_buffer=False).read(columns=columns)
     return counting.count
@@ -58,19 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results")
-    given = parser.parse_args(arguments)
-    place = open_place(given.results)
+    args = parser.parse_args(arguments)
+    place = open_place(args.results)
     read = {"measures": 0, "everything": 0}
     files = pa.table(table.opened(place).get_add_actions(flatten=True)).to_pylist()
     for file in files:
-        for what, columns in (("measures", MEASURES), ("everything", None)):
+        for name, columns in (("measures", MEASURES), ("everything", None)):
             with table.files(place).open_input_file(file["path"]) as opened:
-                read[what] += bytes_read(opened, columns)
+                read[name] += bytes_read(opened, columns)
     rows = sum(file["num_records"] for file in files)
     size = sum(file["size_bytes"] for file in files)
     print(f"{rows} rows in {len(files)} files of {size} bytes")
-    for what, count in read.items():
-        print(f"{what:10}  {count:12} bytes read  {count / max(size, 1):6.1%}")
+    for name, count in read.items():
+        print(f"{name:10}  {count:12} bytes read  {count / max(size, 1):6.1%}")
     return 0
 
 

@@ -31,13 +31,13 @@ from fundus.models.predictor import Predictor
 
 TIGHTNESS = (1.1, 1.25, 1.5, 2.0, 3.0)
 """Sides of the crops, in equal-area diameters of the experts' disc."""
-MIDDLE = 1.5
-NEAR = 0.03
+REFERENCE = 1.5
+TOLERANCE = 0.03
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One eye, one way of cutting and looking."""
+class Result:
+    """The result of one eye, for one crop and one way to frame it."""
 
     eye: str
     cut: str
@@ -47,47 +47,47 @@ class Answer:
     vcdr: float
     truth: float
     area: float
-    """Of the disc, over the experts'."""
+    """Area of the disc, as a multiple of the experts'."""
 
 
 def cut(
-    image: np.ndarray, mask: np.ndarray, tightness: float, draw: np.random.Generator
+    image: np.ndarray, mask: np.ndarray, tightness: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A crop of a frame and of its mask, both HW...: the whole disc in it, off the centre."""
+    """Crop a frame and its mask, both HW...: the crop holds the whole disc, off its centre."""
     rows, columns = np.nonzero(disc_of(mask))
-    middle = np.array([np.ptp(rows) / 2 + rows.min(), np.ptp(columns) / 2 + columns.min()])
+    centre = np.array([np.ptp(rows) / 2 + rows.min(), np.ptp(columns) / 2 + columns.min()])
     extent = np.array([np.ptp(rows), np.ptp(columns)]) + 1.0
     size = np.full(2, tightness * 2 * np.sqrt(len(rows) / np.pi))
-    if draw.random() < 0.5:
-        size[draw.integers(2)] *= draw.uniform(1.05, 1.3)
+    if rng.random() < 0.5:
+        size[rng.integers(2)] *= rng.uniform(1.05, 1.3)
     size = np.maximum(size, extent)
-    corner = middle + draw.uniform(-0.3, 0.3, 2) * (size - extent) - size / 2
+    corner = centre + rng.uniform(-0.3, 0.3, 2) * (size - extent) - size / 2
     low = np.maximum(np.round(corner), 0).astype(int)
     high = np.minimum(np.round(corner + size), mask.shape).astype(int)
-    there = np.s_[low[0] : high[0], low[1] : high[1]]
-    crop, labels = image[there].copy(), mask[there]
-    if tightness >= MIDDLE and draw.random() < 1 / 3:
-        blacken_corner(crop, labels, draw)
+    window = np.s_[low[0] : high[0], low[1] : high[1]]
+    crop, labels = image[window].copy(), mask[window]
+    if tightness >= REFERENCE and rng.random() < 1 / 3:
+        blacken_corner(crop, labels, rng)
     return crop, labels
 
 
-def blacken_corner(crop: np.ndarray, labels: np.ndarray, draw: np.random.Generator) -> None:
-    """Draw the end of a field of view past the disc, in one corner, in place."""
+def blacken_corner(crop: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> None:
+    """Blacken one corner beyond the edge of a field of view, in place; the disc stays."""
     rows, columns = np.nonzero(disc_of(labels))
     diameter = 2 * np.sqrt(len(rows) / np.pi)
-    way = np.deg2rad(45 + 90 * draw.integers(4))
+    angle = np.deg2rad(45 + 90 * rng.integers(4))
     radius = 3.5 * diameter
     # The border passes 0.65 diameters from the disc's centre.
-    y = rows.mean() - np.sin(way) * (radius - 0.65 * diameter)
-    x = columns.mean() - np.cos(way) * (radius - 0.65 * diameter)
+    y = rows.mean() - np.sin(angle) * (radius - 0.65 * diameter)
+    x = columns.mean() - np.cos(angle) * (radius - 0.65 * diameter)
     grid = np.ogrid[: crop.shape[0], : crop.shape[1]]
     crop[(np.hypot(grid[0] - y, grid[1] - x) > radius) & ~disc_of(labels)] = 0
 
 
-def answers(
+def results(
     eye: str, image: np.ndarray, mask: np.ndarray, predictor: Predictor, seed: int
-) -> Iterator[Answer]:
-    """All cuts of one eye, before and after, and its frame."""
+) -> Iterator[Result]:
+    """Yield the results of one eye: of its frame, and of each crop before and after."""
     found = predictor.detect(image).roi
     if found:
         yield scored(eye, "frame", "frame", image, mask, predictor, found)
@@ -104,73 +104,79 @@ def answers(
 
 def scored(
     eye: str,
-    how: str,
+    size: str,
     way: str,
     image: np.ndarray,
     mask: np.ndarray,
     predictor: Predictor,
     where: Roi,
-) -> Answer:
-    """What is drawn at one ROI, in the picture's own pixels."""
-    # Whole crops were filled with black where they are not square: before is what was done.
+) -> Result:
+    """Score the segmentation of one ROI in pixels of the picture."""
+    # Without re-framing, a crop that is not square is filled up with black, not mirrored.
     crop = roi.crop(image, where, predictor.side, mirrored=way != "before")
     maps = predictor.segment(crop[None])[0].mean(axis=0)
     drawn = roi.restore(predictor.thresholds.draw(maps).mask, where, *mask.shape)
     disc, cup = scores.dice(disc_of(drawn), disc_of(mask)), scores.dice(cup_of(drawn), cup_of(mask))
-    return Answer(
+    return Result(
         eye,
-        how,
+        size,
         way,
         disc or 0.0,
         cup or 0.0,
-        biomarkers.vcdr(drawn) or np.nan,
-        biomarkers.vcdr(mask) or np.nan,
+        _or_nan(biomarkers.vcdr(drawn)),
+        _or_nan(biomarkers.vcdr(mask)),
         float(disc_of(drawn).sum() / disc_of(mask).sum()),
     )
 
 
-def table(found: Sequence[Answer]) -> Iterator[str]:
-    """One line for each cut and way."""
+def _or_nan(ratio: float | None) -> float:
+    return np.nan if ratio is None else ratio
+
+
+def table(found: Sequence[Result]) -> Iterator[str]:
+    """Yield one line per crop and way to frame it."""
     yield "cut    way     eyes   disc   least    cup    MAE   bias   area  moved within"
-    for how, way in dict.fromkeys((one.cut, one.way) for one in found):
-        some = [one for one in found if (one.cut, one.way) == (how, way)]
+    for size, way in dict.fromkeys((one.cut, one.way) for one in found):
+        some = [one for one in found if (one.cut, one.way) == (size, way)]
         disc, cup, ratio, truth, area = (
             np.array([getattr(one, name) for one in some])
             for name in ("disc", "cup", "vcdr", "truth", "area")
         )
-        at_middle = {one.eye: one.vcdr for one in found if (one.cut, one.way) == (str(MIDDLE), way)}
-        moved = np.abs(ratio - [at_middle.get(one.eye, np.nan) for one in some])
+        at_reference = {
+            one.eye: one.vcdr for one in found if (one.cut, one.way) == (str(REFERENCE), way)
+        }
+        moved = np.abs(ratio - [at_reference.get(one.eye, np.nan) for one in some])
         known = np.isfinite(moved)
         stays = (
-            f"{moved[known].mean():6.3f} {(moved[known] <= NEAR).mean():6.2f}"
+            f"{moved[known].mean():6.3f} {(moved[known] <= TOLERANCE).mean():6.2f}"
             if known.any()
             else "     -      -"
         )
         yield (
-            f"{how:6} {way:7} {len(some):4} {disc.mean():6.3f}  {disc.min():6.3f} {cup.mean():6.3f}"
-            f" {np.nanmean(np.abs(ratio - truth)):6.3f} {np.nanmean(ratio - truth):+6.3f}"
-            f" {area.mean():6.3f} {stays}"
+            f"{size:6} {way:7} {len(some):4} {disc.mean():6.3f}  {disc.min():6.3f}"
+            f" {cup.mean():6.3f} {np.nanmean(np.abs(ratio - truth)):6.3f}"
+            f" {np.nanmean(ratio - truth):+6.3f} {area.mean():6.3f} {stays}"
         )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", required=True, type=Path, help="with a manifest.csv")
+    parser.add_argument("--data", required=True, type=Path, help="folder with manifest.csv")
     parser.add_argument("--set", required=True, action="append", help="a set of frames with masks")
-    parser.add_argument("--eyes", type=int, default=20, help="of each set, spread over it")
+    parser.add_argument("--eyes", type=int, default=20, help="eyes per set, spread over the set")
     parser.add_argument("--bundle", default=bundles.default_folder(), help="default: the package's")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    predictor = Predictor(bundles.load(given.bundle))
-    for name in given.set:
-        samples = open_set(f"manifest:{given.data}/manifest.csv?set={name}").samples
-        chosen = np.unique(np.linspace(0, len(samples) - 1, given.eyes).astype(int))
-        found: list[Answer] = []
+    predictor = Predictor(bundles.load(args.bundle))
+    for name in args.set:
+        samples = open_set(f"manifest:{args.data}/manifest.csv?set={name}").samples
+        chosen = np.unique(np.linspace(0, len(samples) - 1, args.eyes).astype(int))
+        found: list[Result] = []
         for number in chosen:
             sample = samples[number]
             mask = sample.read_mask()
             if mask is not None and disc_of(mask).any():
-                found += answers(sample.id, sample.read_image(), mask, predictor, int(number))
+                found += results(sample.id, sample.read_image(), mask, predictor, int(number))
         print(f"\n{name}", *table(found), sep="\n", flush=True)
     return 0
 

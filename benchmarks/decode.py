@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""What the sandbox costs: python benchmarks/decode.py [--data FOLDER] [--rounds 20]
+"""Measure the cost of the sandbox: python benchmarks/decode.py [--data FOLDER] [--rounds 20]
 
-Decodes the same pictures directly and in the sandbox, in turn, and prints milliseconds a megapixel
-and their ratio. Only the ratio travels from machine to machine.
+Decodes the same pictures directly and in the sandbox, in turn. Prints milliseconds per megapixel
+and the ratio of the two. Only the ratio can be compared between machines.
 """
 
 import argparse
@@ -27,12 +27,12 @@ def main() -> None:
     start = time.perf_counter()
     decoder = Decoder()
     decoder(_drawn(64))
-    print(f"start of the child with its first picture: {time.perf_counter() - start:.2f} s")
+    print(f"start of the child and its first picture: {time.perf_counter() - start:.2f} s")
     for name, data in _objects(options.data).items():
         megapixels = pictures(data)[0].pixels.size / 3e6
         direct, sandboxed = _compare(data, decoder, options.rounds)
         print(
-            f"{name}: {megapixels:.1f} megapixels; ms a megapixel: "
+            f"{name}: {megapixels:.1f} megapixels; ms per megapixel: "
             f"{direct / megapixels:.1f} direct, "
             f"{sandboxed / megapixels:.1f} sandboxed, ratio {sandboxed / direct:.2f}"
         )
@@ -54,7 +54,7 @@ def _drawn(side: int) -> bytes:
 
 
 def _compare(data: bytes, decoder: Decoder, rounds: int) -> tuple[float, float]:
-    """Medians in milliseconds; the two take turns, so that a busy machine slows both."""
+    """Return the medians in milliseconds; both take turns, so that a busy machine slows both."""
     times: dict[Callable, list[float]] = {pictures: [], decoder: []}
     for _ in range(rounds):
         for read, spent in times.items():

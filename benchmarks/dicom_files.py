@@ -1,4 +1,4 @@
-"""Pictures as the DICOM objects that fundus cameras and archives send: for tests and benchmarks."""
+"""DICOM files like those that fundus cameras and archives send, for tests and benchmarks."""
 
 import io
 
@@ -42,10 +42,10 @@ def dicom_file(
     number: int = 1,
     **elements: object,
 ) -> bytes:
-    """Unsigned pixels, ([frames,] H, W) grey or ([frames,] H, W, 3) RGB, as a DICOM file.
+    """Return unsigned pixels, ([frames,] H, W) grey or ([frames,] H, W, 3) RGB, as a DICOM file.
 
-    bits: those stored, all of the dtype's by default. number: tells one object's UIDs from
-    another's. Further elements, by keyword, are laid over the others.
+    bits: bits stored, by default all bits of the dtype. number: makes the UIDs of one object differ
+    from another's. Further elements, by keyword, replace the others.
     """
     colour = pixels.shape[-1] == 3
     frames = pixels if pixels.ndim == 3 + colour else pixels[None]
@@ -65,7 +65,7 @@ def dicom_file(
 
 
 def _dataset(frames: np.ndarray, bits: int, storage: str, number: int) -> pydicom.Dataset:
-    """A data set with all that dciodvfy asks of an ophthalmic photograph, but for its pixels."""
+    """Return all elements that dciodvfy requires of an ophthalmic photograph, except pixels."""
     dataset = pydicom.Dataset()
     dataset.SOPClassUID = storage
     dataset.SOPInstanceUID = f"2.25.{7_000_000 + number}"
@@ -105,7 +105,7 @@ def _fill_native(dataset: pydicom.Dataset, frames: np.ndarray, syntax: str) -> N
 def _encapsulate_jpeg(dataset: pydicom.Dataset, frames: np.ndarray, syntax: str) -> None:
     target, options = BY_JPEG[syntax]
     dataset.file_meta.TransferSyntaxUID = target
-    if syntax == "jpeg_baseline":  # as cameras write it, with halved colour
+    if syntax == "jpeg_baseline":  # as cameras write it, with subsampled colour
         coded = [_pillow_jpeg(frame) for frame in frames]
     else:
         bits = {"bitspersample": dataset.BitsStored} if frames.itemsize > 1 else {}

@@ -34,30 +34,30 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv")
     parser.add_argument("--camera", default="origa_full", help="set of the first camera")
     parser.add_argument("--other", default="messidor_riga_full", help="set of the second one")
-    parser.add_argument("--limit", type=int, default=400, help="frames of each set")
-    parser.add_argument("--halves", type=int, default=1000, help="random halves of each set")
+    parser.add_argument("--limit", type=int, default=400, help="most frames per set")
+    parser.add_argument("--halves", type=int, default=1000, help="random halves per set")
     parser.add_argument("--measure", action="store_true", help="run the networks too")
-    given = parser.parse_args()
-    sets = {name: frames(given, name) for name in (given.camera, given.other)}
+    args = parser.parse_args()
+    sets = {name: frames(args, name) for name in (args.camera, args.other)}
     first, second = sets.values()
-    night = f"{given.other} after 14 nights of {given.camera}"
+    night = f"{args.other} after 14 nights of {args.camera}"
     run, before = "20270115T220000Z-000000", two_weeks(first)
     show(night, nights.look(pa.concat_tables([before, of_run(second, run)]), run, bundle="BUNDLE"))
     for name, rows in sets.items():
-        shares = [alarm(rows, seed) for seed in range(given.halves)]
+        alarms = [alarm(rows, seed) for seed in range(args.halves)]
         print(
-            f"{name}: {sum(shares)} alarms in {len(shares)} random halves of {rows.num_rows} frames"
-            f" ({np.mean(shares):.2%}; stated: at most {compare.ALPHA:.0%})"
+            f"{name}: {sum(alarms)} alarms in {len(alarms)} random halves of {rows.num_rows} frames"
+            f" ({np.mean(alarms):.2%}; stated: at most {compare.ALPHA:.0%})"
         )
     return 0
 
 
-def frames(given: argparse.Namespace, name: str) -> pa.Table:
-    """The set's frames as rows; the order is drawn, for manifests are sorted."""
-    with (given.data / "manifest.csv").open(newline="") as lines:
+def frames(args: argparse.Namespace, name: str) -> pa.Table:
+    """Return the set's frames as rows, in random order because manifests are sorted."""
+    with (args.data / "manifest.csv").open(newline="") as lines:
         paths = [one["image"] for one in csv.DictReader(lines) if one["set"] == name]
     random.Random(0).shuffle(paths)
-    found = [graded(given.data / path, given.measure) for path in paths[: given.limit]]
+    found = [graded(args.data / path, args.measure) for path in paths[: args.limit]]
     columns = {key: [one.get(key) for one in found] for key in {k for one in found for k in one}}
     columns |= {"uri": [str(i) for i in range(len(found))], "etag": ["1"] * len(found)}
     return row.table(columns, "none", "b" * 64, "frames").select(list(nights.COLUMNS))
@@ -84,7 +84,7 @@ def of_run(rows: pa.Table, run_id: str) -> pa.Table:
 
 
 def two_weeks(rows: pa.Table) -> pa.Table:
-    """The rows spread over 14 nights."""
+    """Spread the rows over 14 nights."""
     parts = [rows.take(list(range(day, rows.num_rows, 14))) for day in range(14)]
     return pa.concat_tables(
         [of_run(part, f"202701{day:02d}T220000Z-000000") for day, part in enumerate(parts, start=1)]
@@ -92,7 +92,7 @@ def two_weeks(rows: pa.Table) -> pa.Table:
 
 
 def alarm(rows: pa.Table, seed: int) -> bool:
-    """Whether one random half raises an alarm against the other."""
+    """Return whether one random half raises an alarm against the other."""
     order = np.random.default_rng(seed).permutation(rows.num_rows)
     half = len(order) // 2
     early = of_run(rows.take(order[:half]), "20270101T220000Z-000000")

@@ -35,14 +35,14 @@ COUNTS = (10, 20, 50)
 
 
 def figures(table: Table, thresholds: Thresholds, eyes: np.ndarray) -> np.ndarray:
-    """(4,): disc Dice, cup Dice, vCDR MAE and bias of some eyes."""
+    """Return (4,): disc Dice, cup Dice, vCDR MAE and bias of the eyes with these indices."""
     found = table.at(thresholds.disc, thresholds.cup)[eyes]
     error = found[:, 2]
     return np.array([*found[:, :2].mean(axis=0), np.nanmean(np.abs(error)), np.nanmean(error)])
 
 
 def lines(table: Table, draws: int) -> Iterator[str]:
-    """One line for each count of labelled eyes; 0 is the bundle as it is."""
+    """Yield one line per count of labelled eyes; 0 is the unchanged bundle."""
     yield "labelled draws    set  worse   disc    cup    MAE   bias  disc at, cup at"
     everyone = np.arange(len(table))
     now = table.thresholds
@@ -65,20 +65,20 @@ def lines(table: Table, draws: int) -> Iterator[str]:
             changed.append(found != now)
             worse.append(after[2] > before[2] + 0.005)
         disc, cup, mae, bias = np.mean(rows, axis=0)
-        middle = np.median(at, axis=0)
+        median = np.median(at, axis=0)
         yield (
             f"{count:8} {draws:5} {np.mean(changed):6.2f} {np.mean(worse):6.2f} {disc:6.3f}"
-            f" {cup:6.3f} {mae:6.3f} {bias:+6.3f}  {middle[0]:.3f}, {middle[1]:.3f}"
+            f" {cup:6.3f} {mae:6.3f} {bias:+6.3f}  {median[0]:.3f}, {median[1]:.3f}"
         )
 
 
 def spread(count: int, wanted: int) -> np.ndarray:
-    """At most `wanted` indices, spread evenly over `count`."""
+    """Return at most `wanted` indices, spread evenly over `count`."""
     return np.unique(np.linspace(0, count - 1, wanted).astype(int))
 
 
 def left_out(data: Data, folder: Path, camera: str, wanted: int) -> Table:
-    """Eyes of a camera as the segmenter that left it out maps them, the recipe's thresholds."""
+    """Return eyes of a camera, in the maps of the segmenter that was trained without it."""
     book = laptop()
     crops = data.scored(CAMERAS[camera][0], book)
     chosen = spread(len(crops), wanted)
@@ -87,7 +87,7 @@ def left_out(data: Data, folder: Path, camera: str, wanted: int) -> Table:
 
 
 def measured(data: Data, name: str, bundle: Bundle, wanted: int) -> Table:
-    """Eyes of one set in the maps of a bundle."""
+    """Return eyes of a set, in the maps of a bundle."""
     labelled = data.opened(name)
     chosen = spread(len(labelled.samples), wanted)
     some = LabelledSet(name, tuple(labelled.samples[i] for i in chosen))
@@ -97,26 +97,26 @@ def measured(data: Data, name: str, bundle: Bundle, wanted: int) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", required=True, type=Path, help="with a manifest.csv")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--set", action="append", help="with disc and cup masks")
-    what.add_argument("--left-out", type=Path, metavar="FOLDER", help="--out of leave_one_out.py")
-    parser.add_argument("--bundle", default=bundles.default_folder(), help="asked of --set")
+    parser.add_argument("--data", required=True, type=Path, help="folder with manifest.csv")
+    eyes = parser.add_mutually_exclusive_group(required=True)
+    eyes.add_argument("--set", action="append", help="a set with disc and cup masks")
+    eyes.add_argument("--left-out", type=Path, metavar="FOLDER", help="--out of leave_one_out.py")
+    parser.add_argument("--bundle", default=bundles.default_folder(), help="bundle for --set")
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs/crops"), help="of leave_one_out.py"
+        "--cache", type=Path, default=Path("runs/crops"), help="--cache of leave_one_out.py"
     )
-    parser.add_argument("--eyes", type=int, default=100, help="of the set, spread over it")
+    parser.add_argument("--eyes", type=int, default=100, help="eyes per set, spread over the set")
     parser.add_argument("--draws", type=int, default=30)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    bundle = bundles.load(given.bundle)
-    data = Data(given.data, given.cache, bundle)
-    for name in given.set or CAMERAS:
-        if given.left_out:
-            table = left_out(data, given.left_out, name, given.eyes)
+    bundle = bundles.load(args.bundle)
+    data = Data(args.data, args.cache, bundle)
+    for name in args.set or CAMERAS:
+        if args.left_out:
+            table = left_out(data, args.left_out, name, args.eyes)
         else:
-            table = measured(data, name, bundle, given.eyes)
-        print(f"\n{name}", *lines(table, given.draws), sep="\n", flush=True)
+            table = measured(data, name, bundle, args.eyes)
+        print(f"\n{name}", *lines(table, args.draws), sep="\n", flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What `fuzz_decode.py` sends: sound files of every kind, mutations of them, and bombs."""
+"""Make the inputs of `fuzz_decode.py`: sound files of every kind, their mutations, and bombs."""
 
 import io
 import random
@@ -32,15 +32,15 @@ PILLOW = {
     "gif": ("GIF", {}),
     "jpeg_2000": ("JPEG2000", {}),
 }
-ARCHIVES = {"zip": ".zip", "tar": ".tar", "gz": ".tar.gz"}
-"""The first word of an archive's kind, and the suffix by which it is told."""
+CONTAINERS = {"zip": ".zip", "tar": ".tar", "gz": ".tar.gz"}
+"""The first word of a container's kind, and the suffix that identifies it."""
 MEMBERS = ("a.jpg", "day 2/b.dcm", "day 2/ü.png")
 SIDE = 256
-"""Of the mutated pictures, in pixels: small files break in more places per second."""
+"""Longer side of the pictures, in pixels: small files allow more mutations per second."""
 
 
 def sound(folder: Path) -> dict[str, bytes]:
-    """Three real pictures, made small, in every format, syntax and archive, by "kind name"."""
+    """Return three real pictures, reduced, in every format and container, by "kind name"."""
     suffixes = (".jpg", ".jpeg", ".png", ".tif", ".ppm")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes)
     made = {}
@@ -48,21 +48,21 @@ def sound(folder: Path) -> dict[str, bytes]:
         pixels = pictures(file.read_bytes())[0].pixels
         scale = SIDE / max(pixels.shape[:2])
         small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        for kinds in (_plain(small), _odd(small), _dicom(small), _archives(small)):
+        for kinds in (_plain(small), _odd(small), _dicom(small), _containers(small)):
             made |= {f"{kind} {file.name}": data for kind, data in kinds}
     return made
 
 
 def _plain(small: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    for name, (kind, saving) in PILLOW.items():
-        yield name, _saved(Image.fromarray(small), kind, **saving)
+    for name, (kind, options) in PILLOW.items():
+        yield name, _saved(Image.fromarray(small), kind, **options)
     deep = small.astype(np.uint16) * 257
     for suffix in (".png", ".tiff"):
         yield f"deep{suffix}", cv2.imencode(suffix, deep)[1].tobytes()
 
 
 def _odd(small: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """Pages, views, joined files, few bits, an empty alpha, a stream without its end."""
+    """Yield pages, views, joined files, 12 bits, an empty alpha channel and a lost end marker."""
     picture = Image.fromarray(small)
     pages = [picture, picture.rotate(90, expand=True), picture.resize((64, 64))]
     for name, kind in (("tiff_pages", "TIFF"), ("gif_frames", "GIF"), ("webp_frames", "WEBP")):
@@ -83,7 +83,7 @@ def _odd(small: np.ndarray) -> Iterator[tuple[str, bytes]]:
 
 
 def _dicom(small: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """Every syntax, in one frame and in three, and headers that contradict their pixels."""
+    """Yield every syntax with one frame and with three, and headers that contradict the pixels."""
     three = np.stack([small] * 3)
     for syntax in SYNTAXES:
         yield f"dicom_{syntax}", dicom_file(small, syntax)
@@ -114,7 +114,7 @@ def _without(data: bytes, keyword: str) -> bytes:
 
 
 def _eyes(sides: str) -> list[Dataset]:
-    """Functional groups that name an eye for each frame."""
+    """Return functional groups that give the laterality of each frame."""
     groups = []
     for side in sides:
         anatomy, group = Dataset(), Dataset()
@@ -124,8 +124,8 @@ def _eyes(sides: str) -> list[Dataset]:
     return groups
 
 
-def _archives(small: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """Zips and tars, alone and joined."""
+def _containers(small: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """Yield zips and tars, alone and joined."""
     picture = Image.fromarray(small).resize((64, 64))
     files = (_saved(picture, "JPEG"), dicom_file(np.asarray(picture)), _saved(picture, "PNG"))
     members = dict(zip(MEMBERS, files, strict=True))
@@ -143,35 +143,35 @@ def _archives(small: np.ndarray) -> Iterator[tuple[str, bytes]]:
 
 def _zip(members: dict[str, bytes], compression: int) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
+    with zipfile.ZipFile(stream, "w", compression) as container:
         for name, data in members.items():
-            archive.writestr(name, data)
+            container.writestr(name, data)
     return stream.getvalue()
 
 
 def _tar(members: dict[str, bytes], mode: str, form: int) -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode, format=form) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=stream, mode=mode, format=form) as tar:  # type: ignore[call-overload]
         for name, data in members.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(data)
-            archive.addfile(about, io.BytesIO(data))
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     return stream.getvalue()
 
 
-def _saved(picture: Image.Image, kind: str, **saving: object) -> bytes:
+def _saved(picture: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **saving)
+    picture.save(stream, kind, **options)
     return stream.getvalue()
 
 
 def mutated(files: dict[str, bytes], seed: int, number: int) -> tuple[str, bytes]:
-    """The kind and a broken file, always the same for the same files, seed and number."""
+    """Return the kind and a broken file, the same for the same files, seed and number."""
     rng = random.Random(f"{seed} {number}")
     name = rng.choice(list(files))
     data = bytearray(files[name])
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
-        # Headers lie early: half of the changes go there.
+        # Headers come first: half of the changes are made there.
         at = rng.randrange(min(len(data), 1200) if rng.random() < 0.5 else len(data))
         length = rng.choice((1, 2, 4, 8, 64))
         match rng.randrange(6):
@@ -196,10 +196,10 @@ def mutated(files: dict[str, bytes], seed: int, number: int) -> tuple[str, bytes
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
-    """Small files that unfold to much, or promise to."""
+    """Yield small files that decode to a huge size, or claim to."""
     yield "PNG of 20000 x 20000", _vast_png(20_000)
     yield "PNG of 7000 x 7000", _vast_png(7_000)
-    yield "nothing", b""
+    yield "empty file", b""
     small = np.zeros((64, 64, 3), np.uint8)
     deflated = dicom_file(small, "deflated")
     start = deflated.index(b"1.2.840.10008.1.2.1.99") + 22
@@ -222,7 +222,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
 
 
 def _deflated_zeros(size: int) -> bytes:
-    """A raw deflate stream of that many zeros, made of one part again and again."""
+    """Return a raw deflate stream of `size` zeros, made by repeating one part."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     part = packer.compress(bytes(1 << 16)) + packer.flush(zlib.Z_FULL_FLUSH)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -241,7 +241,7 @@ def _vast_png(side: int) -> bytes:
 
 
 def _tiff(width: int, height: int, strip: int) -> bytes:
-    """A TIFF header that promises one strip of so many bytes, deflated, and has 8."""
+    """Return a TIFF whose header claims one deflated strip of `strip` bytes; it has 8."""
     tags = [
         *((256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 8), (262, 3, 1)),
         *((273, 4, 8), (277, 3, 1), (278, 4, height), (279, 4, strip)),

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Kill a screening at random moments, and see that nothing is lost and nothing comes twice.
+"""Kill a screening at random moments, and check that no picture is lost and none comes twice.
 
     python benchmarks/kills.py --count 20 --data DATA
     python benchmarks/kills.py --count 3 --objects 12
 
-Each round puts new objects into an archive on a real S3 server, starts jobs/screen.py, kills with
-SIGKILL its driver, one of its workers or the S3 server, and gives the same command again until it
-ends with 0. A run that ends before its kill is another round. All the while another process reads
-the Delta table with Polars and, in turns, with pandas, which know nothing of this project. Without
---data the pictures are drawn.
+Each round puts new objects into an archive on a real S3 server, starts jobs/screen.py, and kills
+its driver, one of its workers or the S3 server with SIGKILL. It then repeats the command until the
+command ends with 0. If a run ends before its kill, the round does not count. Meanwhile, another
+process reads the Delta table in turn with Polars and with pandas, without any code of this project.
+Without --data, the pictures are noise.
 """
 
 import argparse
@@ -41,7 +41,7 @@ VICTIMS = ("driver", "worker", "server")
 TRIES = 4
 
 
-FOREIGN = """
+READER_SCRIPT = """
 import sys, time
 import deltalake, polars
 
@@ -68,17 +68,17 @@ try:
 except KeyboardInterrupt:
     pass
 """
-"""Every snapshot is whole: all its files can be read, no picture is there twice, none is gone."""
+"""Checks that every snapshot can be read, has no picture twice and has lost none."""
 
 
 class Reader:
-    """The foreign reader's process, and what it has counted."""
+    """The process that runs `READER_SCRIPT`, and its counts."""
 
     def __init__(self, results: str) -> None:
-        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FOREIGN, f"{results}/rows"],
-            stdout=self.said,
+            [sys.executable, "-c", READER_SCRIPT, f"{results}/rows"],
+            stdout=self.output,
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"AWS_ALLOW_HTTP": "true"},  # the tests' server has no TLS
@@ -92,32 +92,32 @@ class Reader:
             self.errors[line.partition(":")[0].strip()] += 1
 
     def stop(self) -> tuple[int, int, int, int]:
-        """Reads, reads that could not be made, snapshots with fewer rows than before, with a
-        picture twice."""
+        """Return the counts of reads, of failed reads, of snapshots with fewer rows than before,
+        and of snapshots with a picture twice."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait()
-        self.said.seek(0)
-        lines = self.said.read().splitlines()
+        self.output.seek(0)
+        lines = self.output.read().splitlines()
         reads, unreachable, lost, twice = map(int, lines[-1].split()) if lines else (0, 0, 0, 0)
         return reads, unreachable, lost, twice
 
 
-def pictures(data: Path | None, draw: random.Random) -> Iterator[bytes]:
-    """JPEGs without end, each another one."""
+def pictures(data: Path | None, rng: random.Random) -> Iterator[bytes]:
+    """Yield JPEGs without end, all different."""
     files = sorted((data / "drishti_gs1_full" / "images").glob("*")) if data else []
     while True:
         if files:
-            image = Image.open(draw.choice(files)).convert("RGB").resize((640, 540))
+            image = Image.open(rng.choice(files)).convert("RGB").resize((640, 540))
         else:
-            pixels = np.random.default_rng(draw.getrandbits(32)).integers(0, 255, (60, 80, 3))
+            pixels = np.random.default_rng(rng.getrandbits(32)).integers(0, 255, (60, 80, 3))
             image = Image.fromarray(pixels.astype(np.uint8)).resize((640, 480))
         content = io.BytesIO()
-        image.save(content, "JPEG", quality=80, comment=draw.randbytes(8))
+        image.save(content, "JPEG", quality=80, comment=rng.randbytes(8))
         yield content.getvalue()
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids below a process, at any depth."""
+    """Return the ids of all processes below a process, at any depth."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -133,7 +133,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def workers(pid: int) -> list[int]:
-    """Ray's worker processes below a driver."""
+    """Return the ids of Ray's worker processes below a driver."""
 
     def command(one: int) -> bytes:
         try:
@@ -144,11 +144,11 @@ def workers(pid: int) -> list[int]:
     return [one for one in descendants(pid) if command(one).startswith(b"ray::")]
 
 
-NOTHING = "nothing: it had ended"
+NOTHING = "nothing: the run had ended"
 
 
-def kill(victim: str, driver: subprocess.Popen, server: Server, draw: random.Random) -> str:
-    """SIGKILL; what was hit."""
+def kill(victim: str, driver: subprocess.Popen, server: Server, rng: random.Random) -> str:
+    """Send SIGKILL to the victim; return what was killed."""
     found = workers(driver.pid)
     while victim == "worker" and not found and driver.poll() is None:
         time.sleep(0.1)
@@ -160,49 +160,49 @@ def kill(victim: str, driver: subprocess.Popen, server: Server, draw: random.Ran
         return "the driver"
     if victim == "server":
         server.kill()
-        time.sleep(draw.uniform(0.2, 2))
+        time.sleep(rng.uniform(0.2, 2))
         server.start()
         return "the S3 server, started again"
-    os.kill(draw.choice(found), signal.SIGKILL)
+    os.kill(rng.choice(found), signal.SIGKILL)
     return f"one of {len(found)} workers"
 
 
-def run(given: argparse.Namespace, server: Server) -> int:
-    """All rounds; 1 when something was lost, came twice, or could not be read."""
-    draw = random.Random(given.seed)
+def run(args: argparse.Namespace, server: Server) -> int:
+    """Run all rounds; return 1 if a picture was lost, came twice or could not be read."""
+    rng = random.Random(args.seed)
     bucket = server.bucket()
     archive, results = f"s3://{bucket}/archive", f"s3://{bucket}/results"
     command = [sys.executable, str(ROOT / "jobs" / "screen.py")]
-    command += ["--archive", archive, "--results", results, *given.arguments]
+    command += ["--archive", archive, "--results", results, *args.arguments]
     reader = Reader(results)
-    source, wanted, usual, wrong, kills = pictures(given.data, draw), set(), 0.0, 0, 0
+    source, wanted, usual, wrong, kills = pictures(args.data, rng), set(), 0.0, 0, 0
     print(f"{'round':>5}  {'killed':40}  {'after':>6}  tries  rows  lost  twice", flush=True)
     for number in itertools.count():
-        if kills == given.count:
+        if kills == args.count:
             break
-        for _ in range(given.objects):
-            key = f"archive/{number:02d}/{draw.getrandbits(40):010x}.jpg"
+        for _ in range(args.objects):
+            key = f"archive/{number:02d}/{rng.getrandbits(40):010x}.jpg"
             server.client.put_object(Bucket=bucket, Key=key, Body=next(source))
             wanted.add(f"s3://{bucket}/{key}")
         start = time.monotonic()
-        hit, delay = "nothing: how long it takes", 0.0
+        killed, delay = "nothing: the usual time is measured", 0.0
         for tries in range(1, TRIES + 1):
             with tempfile.TemporaryFile() as log:
                 driver = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
                 if number and tries == 1:
-                    delay = draw.uniform(0.1, usual)
+                    delay = rng.uniform(0.1, usual)
                     with suppress(subprocess.TimeoutExpired):
                         driver.wait(delay)
-                    hit = kill(VICTIMS[kills % 3], driver, server, draw)
+                    killed = kill(VICTIMS[kills % 3], driver, server, rng)
                 code = driver.wait()
                 log.seek(0)
-                said = log.read().decode(errors="replace")
+                output = log.read().decode(errors="replace")
             if code == 0:
                 break
         else:
-            print(said[-3000:])
+            print(output[-3000:])
             raise SystemExit(f"round {number}: the command ended with {code}, {TRIES} times")
-        if not number or hit == NOTHING:
+        if not number or killed == NOTHING:
             usual = time.monotonic() - start
         else:
             kills += 1
@@ -210,7 +210,7 @@ def run(given: argparse.Namespace, server: Server) -> int:
         lost, twice = len(wanted - set(rows)), sum(count > 1 for count in rows.values())
         wrong += lost + twice + len(set(rows) - wanted)
         print(
-            f"{number:5}  {hit:40}  {delay:5.1f}s  {tries:5}  {rows.total():4}  {lost:4}"
+            f"{number:5}  {killed:40}  {delay:5.1f}s  {tries:5}  {rows.total():4}  {lost:4}"
             f"  {twice:5}",
             flush=True,
         )
@@ -218,7 +218,7 @@ def run(given: argparse.Namespace, server: Server) -> int:
     print(
         f"{kills} kills; {reads} snapshots read by Polars and pandas in another process: {fewer}"
         f" with fewer rows than before, {double} with a picture twice ({unreachable} reads before"
-        f" the first run and while the server was dead: {dict(reader.errors)})"
+        f" the first run and while the server was down: {dict(reader.errors)})"
     )
     return int(bool(wrong or fewer or double or not reads))
 
@@ -232,15 +232,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=20, help="kills")
-    parser.add_argument("--objects", type=int, default=40, help="new objects a round")
+    parser.add_argument("--count", type=int, default=20, help="number of kills")
+    parser.add_argument("--objects", type=int, default=40, help="new objects per round")
     parser.add_argument("--data", type=Path, help="folder of real pictures, with drishti_gs1_full")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("arguments", nargs="*", help="more for jobs/screen.py, after --")
-    given = parser.parse_args(arguments)
+    parser.add_argument("arguments", nargs="*", help="more arguments for jobs/screen.py, after --")
+    args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
         os.environ.update(server.environment | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"})
-        return run(given, server)
+        return run(args, server)
 
 
 if __name__ == "__main__":

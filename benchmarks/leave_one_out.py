@@ -16,10 +16,10 @@ stored maps again.
     python benchmarks/leave_one_out.py --data DATA --out loo --bundle fundus/bundles/default
 
 With `--bundle` the four segmenters become the members of one ensemble, as nnU-Net ensembles the
-folds of its cross-validation: each camera is known to three of them.
+folds of its cross-validation: three of the four were trained on each camera.
 
 With `--adapt` the pictures of the camera left out are the target: each bundle in `--out` is adapted
-to them without a label, judged by the gate, and scored beside the bundle that was not adapted.
+to them without labels, judged by the gate, and scored beside the source-only bundle.
 """
 
 import argparse
@@ -57,7 +57,7 @@ CAMERAS = {
     "MESSIDOR": ("messidor_riga_full",),
 }
 """Each camera's sets with disc and cup; the first is scored when the camera is left out."""
-DISC_ALONE = ("drions_disc", "idrid20_disc", "palm_disc")
+DISC_ONLY = ("drions_disc", "idrid20_disc", "palm_disc")
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,16 @@ class Data:
     detector: Bundle
 
     def learned(self, name: str, book: RecipeBook) -> Crops:
-        """ROIs around the experts' discs."""
+        """Return ROIs around the experts' discs."""
         side, scale = book.preprocessing.roi_side, book.preprocessing.roi_scale
-        return self._kept(
+        return self._cached(
             f"experts-{name}-{side}-{scale}",
             name,
             lambda s: batches.disc_crops(s, side, roi_scale=scale),
         )
 
     def scored(self, name: str, book: RecipeBook) -> Crops:
-        """ROIs as screening places them."""
+        """Return ROIs as screening places them."""
         if name.endswith("crop512"):
             return self.learned(name, book)
         side, scale = book.preprocessing.roi_side, book.preprocessing.roi_scale
@@ -99,15 +99,15 @@ class Data:
             where = finder.detect(image).roi
             return where or batches.around_disc(mask, scale)
 
-        return self._kept(
+        return self._cached(
             f"found-{name}-{side}-{scale}", name, lambda s: batches.crops_of(s, side, found)
         )
 
     def opened(self, name: str) -> LabelledSet:
-        """One set of the manifest."""
+        """Open one set of the manifest."""
         return open_set(f"manifest:{self.folder}/manifest.csv?set={name}")
 
-    def _kept(self, key: str, name: str, read: Callable[[LabelledSet], Crops]) -> Crops:
+    def _cached(self, key: str, name: str, read: Callable[[LabelledSet], Crops]) -> Crops:
         file = self.cache / f"{key}.npz"
         if not file.is_file():
             crops = read(self.opened(name))
@@ -119,18 +119,18 @@ class Data:
                 masks=crops.masks.numpy(),
                 vcdr=crops.vcdr,
             )
-        held = np.load(file)
+        stored = np.load(file)
         return Crops(
-            tuple(map(str, held["ids"])),
-            torch.from_numpy(held["images"]),
-            torch.from_numpy(held["masks"]),
-            held["vcdr"],
-            (name,) * len(held["ids"]),
+            tuple(map(str, stored["ids"])),
+            torch.from_numpy(stored["images"]),
+            torch.from_numpy(stored["masks"]),
+            stored["vcdr"],
+            (name,) * len(stored["ids"]),
         )
 
 
 def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | None) -> Network:
-    """The recipe's segmenter of one seed, in this process."""
+    """Train the recipe's segmenter with one seed, in this process."""
     recipe = book.segmenter
     crops = batches.join([data.learned(name, book) for name in sets])
     learn, validate = batches.split(crops.persons)
@@ -140,10 +140,10 @@ def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | Non
     network = network.to(memory_format=torch.channels_last)
     learner = SourceLearner(network, recipe, crops.take(learn), crops.take(validate))
 
-    def tell(state: dict) -> None:
+    def show(state: dict) -> None:
         print("   ", loop.progress(state["history"], recipe.epochs), flush=True)
 
-    history = loop.run_epochs(learner, recipe.epochs, after_epoch=tell)
+    history = loop.run_epochs(learner, recipe.epochs, after_epoch=show)
     if learner.conventions:
         offsets = learner.conventions.centred().detach()
         print("    offsets", {n: offsets[i].tolist() for n, i in learner.conventions.index.items()})
@@ -183,8 +183,8 @@ def adapt(
     return bundle.with_network(SOURCE_ONLY, adapted), judgement.checks
 
 
-def answers(bundle: Bundle, crops: Crops) -> np.ndarray:
-    """(N, 2, S, S) probabilities: the mean over turns and members."""
+def predictions(bundle: Bundle, crops: Crops) -> np.ndarray:
+    """Return (N, 2, S, S) probabilities, averaged over turns and members."""
     predictor = Predictor(bundle)
     images = crops.images.permute(0, 2, 3, 1).numpy()
     return np.concatenate(
@@ -192,15 +192,15 @@ def answers(bundle: Bundle, crops: Crops) -> np.ndarray:
     )
 
 
-def kept_answers(bundle: Bundle, crops: Crops, file: Path) -> np.ndarray:
-    """Return `answers` from a file, which is written if it does not exist."""
+def stored_predictions(bundle: Bundle, crops: Crops, file: Path) -> np.ndarray:
+    """Return `predictions` from a file, which is written if it does not exist."""
     if not file.is_file():
-        np.savez_compressed(file, maps=answers(bundle, crops).astype(np.float16))
+        np.savez_compressed(file, maps=predictions(bundle, crops).astype(np.float16))
     return np.load(file)["maps"].astype(np.float32)
 
 
 def score(maps: np.ndarray, crops: Crops, thresholds: Thresholds) -> list[Eye]:
-    """Every eye: Dice in the ROI, vCDR against that of the expert's whole mask."""
+    """Score each eye: Dice in the ROI, vCDR against that of the expert's whole mask."""
     eyes = []
     for drawn, mask, truth in zip(
         (thresholds.draw(one).mask for one in maps), crops.masks.numpy(), crops.vcdr, strict=True
@@ -212,22 +212,22 @@ def score(maps: np.ndarray, crops: Crops, thresholds: Thresholds) -> list[Eye]:
 
 
 def figures(eyes: Sequence[Eye]) -> dict[str, float]:
-    """Mean Dice, vCDR MAE, bias and correlation, with the count."""
-    off = np.array([eye.vcdr - eye.truth for eye in eyes])
-    both = np.isfinite(off)
+    """Return mean Dice, vCDR MAE, bias and correlation, with the count of eyes."""
+    errors = np.array([eye.vcdr - eye.truth for eye in eyes])
+    both = np.isfinite(errors)
     pairs = np.array([(eye.vcdr, eye.truth) for eye in eyes])[both]
     return {
         "eyes": len(eyes),
         "disc": float(np.mean([eye.disc for eye in eyes])),
         "cup": float(np.mean([eye.cup for eye in eyes])),
-        "mae": float(np.abs(off[both]).mean()),
-        "bias": float(off[both].mean()),
+        "mae": float(np.abs(errors[both]).mean()),
+        "bias": float(errors[both].mean()),
         "r": float(np.corrcoef(pairs.T)[0, 1]),
     }
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """One line per left-out camera, and their mean."""
+    """Return a table with one line per left-out camera, and their mean."""
     lines = [f"{'left out':12} {'eyes':>5} {'disc':>6} {'cup':>6} {'MAE':>6} {'bias':>6} {'r':>6}"]
     names = ("disc", "cup", "mae", "bias", "r")
     for camera, row in rows.items():
@@ -239,83 +239,81 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, score, print."""
+    """Train the segmenters, score them and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="FOLDER", help="holds manifest.csv")
+    add("--data", type=Path, required=True, metavar="FOLDER", help="folder with manifest.csv")
     add("--encoder", type=Path, metavar="FILE", help="ImageNet weights, safetensors")
     add("--recipe", choices=BOOKS, default="laptop")
     add("--change", action="append", default=[], metavar="FIELD=VALUE")
-    add("--members", type=int, default=1, help="seeds that answer together")
+    add("--members", type=int, default=1, help="seeds per ensemble")
     add(
         "--thresholds", type=float, nargs=2, metavar=("DISC", "CUP"), help="instead of the recipe's"
     )
-    add("--only", action="append", choices=CAMERAS, help="leave out these alone")
-    add(
-        "--learn", action="append", choices=CAMERAS, help="learn from these alone, score all others"
-    )
-    add("--cup-sets-alone", action="store_true", help="without DRIONS, IDRiD and PALM")
+    add("--only", action="append", choices=CAMERAS, help="leave out only these")
+    add("--learn", action="append", choices=CAMERAS, help="train only on these, score all others")
+    add("--cup-sets-alone", action="store_true", help="train without DRIONS, IDRiD and PALM")
     add("--adapt", choices=METHODS, help="adapt the bundles in --out to the camera left out")
     add("--change-adaptation", action="append", default=[], metavar="FIELD=VALUE")
-    add("--targets", type=int, help="adapt to, and score, at most so many eyes of each camera")
+    add("--targets", type=int, help="most eyes per camera to adapt to and to score")
     add("--detector", default=bundles.default_folder(), metavar="BUNDLE")
     add("--bundle", type=Path, metavar="FOLDER", help="write the ensemble of all folds here")
     add("--cache", type=Path, default=Path("runs/crops"), metavar="FOLDER")
     add("--out", type=Path, required=True, metavar="FOLDER")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    data = Data(given.data, given.cache, bundles.load(given.detector))
-    book = changed(BOOKS[given.recipe](), SOURCE_ONLY, given.change)
-    if given.thresholds:
-        disc, cup = given.thresholds
+    data = Data(args.data, args.cache, bundles.load(args.detector))
+    book = changed(BOOKS[args.recipe](), SOURCE_ONLY, args.change)
+    if args.thresholds:
+        disc, cup = args.thresholds
         book = replace(book, thresholds=replace(book.thresholds, disc=disc, cup=cup))
-    given.out.mkdir(parents=True, exist_ok=True)
-    if given.adapt:
-        changes = [f"method={given.adapt}", *given.change_adaptation]
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.adapt:
+        changes = [f"method={args.adapt}", *args.change_adaptation]
         book = changed(book, ADAPTED, changes)
-        return adapt_all(data, book, given.out, given.only or CAMERAS, given.targets)
+        return adapt_all(data, book, args.out, args.only or CAMERAS, args.targets)
     rows = {}
     trained: Bundle | None = None
-    for camera in given.only or CAMERAS:
-        if given.learn and camera in given.learn:
+    for camera in args.only or CAMERAS:
+        if args.learn and camera in args.learn:
             continue
-        folder = given.out / camera
+        folder = args.out / camera
         if bundles.exists(folder):
             bundle = with_levels(bundles.load(folder), book)
-        elif given.learn and trained:
+        elif args.learn and trained:
             bundle = trained
         else:
-            learned = given.learn or [name for name in CAMERAS if name != camera]
+            learned = args.learn or [name for name in CAMERAS if name != camera]
             sets = [name for one in learned for name in CAMERAS[one]]
-            sets += [] if given.cup_sets_alone else DISC_ALONE
+            sets += [] if args.cup_sets_alone else DISC_ONLY
             start, parts = time.monotonic(), []
-            for seed in range(book.segmenter.seed, book.segmenter.seed + given.members):
+            for seed in range(book.segmenter.seed, book.segmenter.seed + args.members):
                 print(f"without {camera}, seed {seed}: {', '.join(sets)}", flush=True)
                 recipe = replace(book.segmenter, seed=seed, members=1)
-                parts.append(train(data, replace(book, segmenter=recipe), sets, given.encoder))
+                parts.append(train(data, replace(book, segmenter=recipe), sets, args.encoder))
             bundle = assembled(data.detector, book, parts)
             print(f"    {time.monotonic() - start:.0f} s", flush=True)
             bundles.save(bundle, folder)
             trained = bundle
         crops = data.scored(CAMERAS[camera][0], book)
-        maps = kept_answers(bundle, crops, given.out / f"{camera}.npz")
+        maps = stored_predictions(bundle, crops, args.out / f"{camera}.npz")
         rows[camera] = figures(score(maps, crops, bundle.thresholds))
         print(table(rows), flush=True)
-        (given.out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")
-    if given.bundle:
-        folds = [bundles.load(given.out / camera).networks[SOURCE_ONLY] for camera in CAMERAS]
-        bundles.save(ensemble(data, book, folds, rows), given.bundle)
+        (args.out / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")
+    if args.bundle:
+        folds = [bundles.load(args.out / camera).networks[SOURCE_ONLY] for camera in CAMERAS]
+        bundles.save(ensemble(data, book, folds, rows), args.bundle)
     return 0
 
 
 def ensemble(
     data: Data, book: RecipeBook, folds: Sequence[Network], rows: dict[str, dict[str, float]]
 ) -> Bundle:
-    """The folds as members of one segmenter, with what they learned from and how they scored."""
+    """Join the folds into one segmenter, and record their training sets and scores."""
     bundle = assembled(data.detector, book, folds)
-    names = [name for sets in CAMERAS.values() for name in sets] + list(DISC_ALONE)
+    names = [name for sets in CAMERAS.values() for name in sets] + list(DISC_ONLY)
     sets = [data.opened(name) for name in names]
     learned = tuple(
         {
@@ -349,29 +347,29 @@ def adapt_all(
         crops = every.take(chosen)
         adapted, checks = adapt(data, bundle, book, camera, crops)
         found = {
-            "before": kept_answers(bundle, every, out / f"{camera}.npz")[chosen],
-            "after": answers(adapted, crops),
+            "before": stored_predictions(bundle, every, out / f"{camera}.npz")[chosen],
+            "after": predictions(adapted, crops),
         }
         before[camera], after[camera] = (
             figures(score(maps, crops, bundle.thresholds)) for maps in found.values()
         )
         passed[camera] = all(check.passed for check in checks)
         print(camera, *checks, sep="\n    ", flush=True)
-        print("    un-adapted", before[camera], "\n    adapted", after[camera], flush=True)
-    print("un-adapted", table(before), "adapted", table(after), sep="\n")
+        print("    source-only", before[camera], "\n    adapted", after[camera], flush=True)
+    print("source-only", table(before), "adapted", table(after), sep="\n")
     print("passed the gate:", ", ".join(name for name in passed if passed[name]) or "none")
     return 0
 
 
 def with_levels(bundle: Bundle, book: RecipeBook) -> Bundle:
-    """The bundle with the recipe's thresholds for disc and cup."""
+    """Return the bundle with the recipe's thresholds for disc and cup."""
     found = bundle.thresholds
     levels = replace(book.thresholds, disc_found=found.disc_found, confidence=found.confidence)
     return replace(bundle, thresholds=levels)
 
 
 def assembled(detector: Bundle, book: RecipeBook, parts: Sequence[Network]) -> Bundle:
-    """The trained members as one bundle, with the detector."""
+    """Join the trained members and the detector into one bundle."""
     network = parts[0]
     if len(parts) > 1:
         config = architectures.EnsembleConfig(network.config, len(parts))

@@ -30,23 +30,23 @@ from fundus.archive.listing import walk
 TESTS = Path(__file__).parent.parent / "tests"
 
 WRITERS = 2
-A_FOLDER = 1_000
+PER_FOLDER = 1_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=100_000, help="how many objects")
-    parser.add_argument("--on", choices=["s3", "folder"], default="s3", help="where they lie")
-    arguments = parser.parse_args()
+    parser.add_argument("--count", type=int, default=100_000, help="number of objects")
+    parser.add_argument("--on", choices=["s3", "folder"], default="s3", help="where to make them")
+    args = parser.parse_args()
     with TemporaryDirectory() as scratch:
-        place = on_s3 if arguments.on == "s3" else in_folder
-        with place(Path(scratch), arguments.count) as archive:
-            measure(archive, arguments.count)
+        make = on_s3 if args.on == "s3" else in_folder
+        with make(Path(scratch), args.count) as archive:
+            measure(archive, args.count)
 
 
 def measure(archive: str, count: int) -> None:
-    """List, and print what it took at every power of ten."""
-    print(f"{'objects':>10} {'peak memory':>12} {'grown by':>10} {'seconds':>8}")
+    """List the archive, and print memory and time at every power of ten."""
+    print(f"{'objects':>10} {'peak memory':>12} {'growth':>10} {'seconds':>8}")
     before, start = peak_mb(), time.monotonic()
     print(f"{0:>10} {before:>9.1f} MB")
     seen = 0
@@ -93,14 +93,12 @@ def on_s3(scratch: Path, count: int) -> Iterator[str]:
         for writer in writers:
             writer.join()
         seconds = time.monotonic() - start
-        print(
-            f"{count} objects made in {seconds:.0f} s ({count / seconds:.0f} a second)", flush=True
-        )
+        print(f"{count} objects in {seconds:.0f} s ({count / seconds:.0f} per second)", flush=True)
         yield f"s3://{bucket}/archive"
 
 
 def fill(port: int, bucket: str, count: int, first: int) -> None:
-    """One of the writers: its share of the objects, over one connection."""
+    """Write one writer's share of the objects over one connection."""
     connection = HTTPConnection("127.0.0.1", port)
     for name in names(range(first, count, WRITERS)):
         kind = {"Content-Type": "image/jpeg"}
@@ -113,7 +111,7 @@ def fill(port: int, bucket: str, count: int, first: int) -> None:
 
 def names(numbers: range) -> Iterator[str]:
     for number in numbers:
-        yield f"{number // A_FOLDER:05}/{number % A_FOLDER:03}.jpg"
+        yield f"{number // PER_FOLDER:05}/{number % PER_FOLDER:03}.jpg"
 
 
 if __name__ == "__main__":

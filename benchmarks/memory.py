@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Whether a long screening takes more memory than a short one: peaks by kind of process.
+"""Test whether a long screening takes more memory than a short one: peaks by kind of process.
 
     python benchmarks/memory.py --data DATA --frames 500 5000
 
-Screens so many frames (real ones, made small, each another file) and prints the highest resident
-memory, without what is shared, of the driver and of each kind of worker. Ends with 1 when one of
-them took more than a tenth more for the many.
+Screens archives of both sizes (real frames, reduced, all files different). Prints the highest
+private resident memory of the driver and of each kind of worker. The exit code is 1 if a kind of
+process took over a tenth more memory for the larger archive.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from pathlib import Path
 from kills import ROOT, descendants
 from PIL import Image
 
-MOST = 1.1
+MAX_RATIO = 1.1
 TASKS = ("IDLE", "MapBatches", "get_table_block_metadata_schema")
-"""What one process of Ray's calls itself in turn: it waits, or does one task after the other."""
+"""Titles that the same worker process of Ray takes in turn, when idle and in its tasks."""
 
 
 def fill(folder: Path, data: Path, count: int, side: int) -> None:
-    """Write `count` different JPEGs, `side` pixels wide, of the real frames in turn."""
-    draw = random.Random(count)
+    """Write `count` different JPEGs of the real frames in turn, at most `side` pixels long."""
+    rng = random.Random(count)
     files = sorted((data / "drishti_gs1_full" / "images").glob("*"))
     contents = []
     for file in files:
@@ -40,13 +40,13 @@ def fill(folder: Path, data: Path, count: int, side: int) -> None:
         image.save(sink, "JPEG", quality=85)
         contents.append(sink.getvalue())
     for number in range(count):
-        # Bytes behind a JPEG's end are no part of the picture: each file has an etag of its own.
-        content = contents[number % len(contents)] + draw.randbytes(8)
+        # Bytes after the end of a JPEG do not change the picture, but give each file its own etag.
+        content = contents[number % len(contents)] + rng.randbytes(8)
         (folder / f"{number:06d}.jpg").write_bytes(content)
 
 
 def memory_of(pid: int) -> tuple[str, int] | None:
-    """What kind of process it is, and its private resident bytes now."""
+    """Return the kind of a process of the screening and its private resident bytes now."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
         fields = dict(
@@ -59,7 +59,7 @@ def memory_of(pid: int) -> tuple[str, int] | None:
     if "sandbox_child" in command:
         kind = "decoding child"
     elif command.startswith("ray::"):
-        # An actor's title has the method that it is in.
+        # The title of an actor contains its current method.
         name = re.split(r"[ (.]", command.removeprefix("ray::"))[0]
         kind = "ray:: tasks" if name in TASKS else f"ray::{name}"
     elif "jobs/screen.py" in command:
@@ -70,7 +70,7 @@ def memory_of(pid: int) -> tuple[str, int] | None:
 
 
 def peaks(command: list[str]) -> dict[str, int]:
-    """Run a command; the highest memory of one process, by kind."""
+    """Run a command; return the highest memory of one process, by kind."""
     found: dict[str, int] = {}
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while driver.poll() is None:
@@ -90,25 +90,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--frames", type=int, nargs=2, default=[500, 5000])
     parser.add_argument("--side", type=int, default=640, help="pixels of the frames' longer side")
-    parser.add_argument("arguments", nargs="*", help="more for jobs/screen.py, after --")
-    given = parser.parse_args(arguments)
+    parser.add_argument("arguments", nargs="*", help="more arguments for jobs/screen.py, after --")
+    args = parser.parse_args(arguments)
     os.environ |= {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"}
     found = []
-    for count in given.frames:
+    for count in args.frames:
         with tempfile.TemporaryDirectory() as scratch:
             archive = Path(scratch) / "archive"
             archive.mkdir()
-            fill(archive, given.data, count, given.side)
+            fill(archive, args.data, count, args.side)
             command = [sys.executable, str(ROOT / "jobs" / "screen.py"), "--archive", str(archive)]
-            found.append(peaks([*command, "--results", f"{scratch}/results", *given.arguments]))
-    few, many = given.frames
+            found.append(peaks([*command, "--results", f"{scratch}/results", *args.arguments]))
+    few, many = args.frames
     grown = 0
     print(f"{'kind of process':40}  {few:>7} frames  {many:>7} frames  ratio")
     for kind in sorted(set(found[0]) | set(found[1])):
         low, high = (one.get(kind, 0) for one in found)
         ratio = f"{high / low:5.2f}" if low else "    -"
         print(f"{kind:40}  {low >> 20:>10} MiB  {high >> 20:>10} MiB  {ratio}")
-        grown += bool(low) and high > MOST * low
+        grown += bool(low) and high > MAX_RATIO * low
     return int(grown > 0)
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python
-"""The profiles of `jobs/screen.py`: what `fast` costs in accuracy, and how much faster it segments.
+"""Compare the profiles of `jobs/screen.py`: accuracy and speed of `exact` and `fast`.
 
     OMP_NUM_THREADS=1 python benchmarks/profiles.py --data DATA --eyes 60
 
-Of each set with disc and cup in DATA's `manifest.csv` so many eyes, spread over it, are found by
-the detector and segmented by both profiles, one after the other. Prints for each set the mean Dice
-with the experts' disc and cup and the mean absolute error of the vCDR, of `exact` and of `fast`;
-the mean difference of the two vCDRs of an eye; and the median ratio of their processor times. Eyes
-in which a profile finds no disc or no cup count with Dice 0 and are left out of the vCDR figures.
+Takes up to `--eyes` eyes, spread evenly, from each of four sets with disc and cup in DATA's
+`manifest.csv`. The detector finds their ROIs, and both profiles segment them in turn. Prints for
+each set the mean Dice with the experts' disc and cup and the mean absolute error of the vCDR, for
+`exact` and for `fast`; the mean difference of the two vCDRs of an eye; and the median ratio of the
+CPU times. Eyes in which a profile finds no disc or no cup count with Dice 0 and are left out of the
+vCDR figures.
 """
 
 import argparse
@@ -31,7 +32,7 @@ SETS = ("drishti_gs1_full", "origa_full", "messidor_riga_full", "refuge_train_cr
 
 
 def of_set(name: str, data: Path, eyes: int, predictors: dict[str, Predictor]) -> str:
-    """One line on a set."""
+    """Return one line of figures for a set."""
     labelled = open_set(f"manifest:{data / 'manifest.csv'}?set={name}")
     chosen = np.unique(np.linspace(0, len(labelled.samples) - 1, eyes).astype(int))
     found: dict[str, list[Score]] = {profile: [] for profile in PROFILES}
@@ -54,23 +55,23 @@ def of_set(name: str, data: Path, eyes: int, predictors: dict[str, Predictor]) -
         f"{profile} {disc.mean():.4f} / {cup.mean():.4f}, {np.nanmean(np.abs(error)):.4f}"
         for profile, (disc, cup, _, error) in columns.items()
     ]
-    apart = np.nanmean(np.abs(columns["exact"][2] - columns["fast"][2]))
+    difference = np.nanmean(np.abs(columns["exact"][2] - columns["fast"][2]))
     return (
         f"{name}, {len(ratios)} eyes: disc / cup Dice, vCDR MAE: {'; '.join(figures)};"
-        f" vCDRs {apart:.4f} apart; {statistics.median(ratios):.1f} times as fast"
+        f" vCDRs {difference:.4f} apart; {statistics.median(ratios):.1f} times as fast"
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--eyes", type=int, default=60, help="of each set, at most")
+    parser.add_argument("--eyes", type=int, default=60, help="most eyes per set")
     parser.add_argument("--bundle", default=bundles.default_folder(), metavar="URI")
-    given = parser.parse_args(arguments)
-    exact = ready(bundles.load(given.bundle), gpu=False)
+    args = parser.parse_args(arguments)
+    exact = ready(bundles.load(args.bundle), gpu=False)
     predictors = {p: Predictor(replace(exact, profile=p)) for p in PROFILES}
     for name in SETS:
-        print(of_set(name, given.data, given.eyes, predictors), flush=True)
+        print(of_set(name, args.data, args.eyes, predictors), flush=True)
     return 0
 
 

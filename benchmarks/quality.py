@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""The pictures that the quality gate accepts.
+"""Measure which pictures the quality gate accepts.
 
     python benchmarks/quality.py --data FOLDER [--others FOLDER]
 
-Pictures are read as working frames, as screening reads them. Prints the share accepted of every set
-in FOLDER/manifest.csv, and each refused picture with its reason. It then prints the share accepted
-of pictures spoilt on purpose: darkened and blurred copies of one frame in ten. From another folder
-it adds pictures that are no fundus photographs, unchanged and in a round mask.
+Pictures are read as working frames, as in screening. Prints the accepted share of every set in
+FOLDER/manifest.csv, and each refused picture with its reason. It then prints the accepted share of
+frames that were degraded on purpose: darkened and blurred copies of one frame in ten. With --others
+it adds a folder of pictures that are not fundus photographs, unchanged and in a round mask.
 
 With --discs it prints instead how many frames are taken for two fields of view or two discs. It
-also prints the same number for frames into which a second eye was pasted: the feathered disc of the
-next frame of the set, on the other side of the field. --keep names a folder for the missed pairs.
+also prints these numbers for frames into which a second disc was pasted: the feathered disc of the
+previous frame of the set, on the other side of the field. --keep stores the pairs that are missed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from fundus.models import bundle
 from fundus.models.predictor import Predictor
 
 CROPS = "crop"
-"""In the name of a set of disc crops."""
+"""Part of the name of every set of disc crops."""
 BLURS = (0.008, 0.012, 0.016, 0.024, 0.032)
 """Standard deviations, in diameters of the field of view."""
 LIGHTS = (0.5, 0.3, 0.2, 0.1)
@@ -43,8 +43,8 @@ LIGHTS = (0.5, 0.3, 0.2, 0.1)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--others", type=Path, help="pictures that are no fundus photographs")
-    parser.add_argument("--discs", action="store_true", help="count two discs, nothing else")
+    parser.add_argument("--others", type=Path, help="pictures that are not fundus photographs")
+    parser.add_argument("--discs", action="store_true", help="only count frames with two discs")
     parser.add_argument("--keep", type=Path, help="folder for the pairs that --discs misses")
     options = parser.parse_args()
     with (options.data / "manifest.csv").open() as stream:
@@ -52,32 +52,32 @@ def main() -> None:
     if options.discs:
         _two_discs(options.data, [row for row in rows if CROPS not in row["set"]], options.keep)
         return
-    kept: Counter[str] = Counter()
+    accepted: Counter[str] = Counter()
     poor: Counter[str] = Counter()
     seen: Counter[str] = Counter()
-    spoilt: Counter[str] = Counter()
+    degraded: Counter[str] = Counter()
     for number, row in enumerate(rows):
         crop = CROPS in row["set"]
         picture = read((options.data / row["image"]).read_bytes(), crop=crop)
         quality = assess(picture.pixels, crop=crop, shrink=picture.shrink)
         seen[row["set"]] += 1
-        kept[row["set"]] += quality.reason is None
+        accepted[row["set"]] += quality.reason is None
         poor[row["set"]] += quality.reason is None and quality.poor
         if quality.reason:
             print(f"refused: {row['set']} {row['id']}: {quality.reason}")
         elif number % 10 == 0 and not crop:
-            seen["spoilt"] += 1
-            spoilt.update(
-                name for name, copy in _spoil(picture.pixels) if assess(copy).reason is None
+            seen["degraded"] += 1
+            degraded.update(
+                name for name, copy in _degraded(picture.pixels) if assess(copy).reason is None
             )
-    print("\nkept, by set:")
+    print("\naccepted, by set:")
     for name, count in seen.items():
-        if name != "spoilt":
-            share = f"{kept[name]} of {count} ({kept[name] / count:.1%})"
+        if name != "degraded":
+            share = f"{accepted[name]} of {count} ({accepted[name] / count:.1%})"
             print(f"  {name}: {share}, {poor[name]} of them poor")
-    print(f"\nkept, of {seen['spoilt']} frames spoilt in each way:")
-    for name, _ in _spoil(np.zeros((64, 64, 3), np.uint8)):
-        print(f"  {name}: {spoilt[name]}")
+    print(f"\naccepted, of {seen['degraded']} frames degraded in each way:")
+    for name, _ in _degraded(np.zeros((64, 64, 3), np.uint8)):
+        print(f"  {name}: {degraded[name]}")
     if options.others:
         print("\nother pictures:")
         _others(options.others)
@@ -89,13 +89,13 @@ def _preprocessing() -> bundle.Preprocessing:
 
 
 def read(data: bytes, *, crop: bool = False) -> Picture:
-    """The first picture, as the networks of the bundle in the package get it."""
+    """Return the first picture, as the networks of the bundle in the package receive it."""
     preprocessing = _preprocessing()
     return contents(data, least_side=preprocessing.least_side(precropped=crop)).pictures[0]
 
 
-def _spoil(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    scale = min(1, 800 / max(pixels.shape[:2]))  # blurs as wide as these take seconds a megapixel
+def _degraded(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    scale = min(1, 800 / max(pixels.shape[:2]))  # blurs as wide as these take seconds per megapixel
     pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     field = field_of_view(pixels)
     diameter = 2 * field.radius if field else 64
@@ -106,7 +106,7 @@ def _spoil(pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _two_discs(data: Path, rows: list[dict[str, str]], keep: Path | None) -> None:
-    """The bundle in the package looks at every frame, and at pairs in frames of one in ten."""
+    """Run the detector on every frame, and on one in ten with a second disc pasted in."""
     predictor = Predictor(bundle.load(bundle.default_folder()))
     frames = fields_seen = alarms = pairs = found = refused = 0
     before: tuple[np.ndarray, Roi] | None = None
@@ -129,11 +129,11 @@ def _two_discs(data: Path, rows: list[dict[str, str]], keep: Path | None) -> Non
                     cv2.imwrite(str(keep / f"{row['set']}-{number}.png"), both[..., ::-1])
         before = (pixels, seen.roi) if seen.roi and not seen.two else None
     print(f"taken for two fields: {fields_seen} of {frames}; for two discs: {alarms} of {frames}")
-    print(f"two eyes in one field: {found} of {pairs} are two discs, {refused} two fields")
+    print(f"two eyes in one field: {found} of {pairs} seen as two discs, {refused} as two fields")
 
 
 def _pasted(image: np.ndarray, here: Roi, other: np.ndarray, there: Roi) -> np.ndarray | None:
-    """Paste the other disc into the image, as far beyond the middle; None if the disc is there."""
+    """Paste the other disc on the other side of the field; None if it does not fit there."""
     field = field_of_view(image)
     side = round(here.size)
     if field is None:
@@ -160,11 +160,11 @@ def _others(folder: Path) -> None:
             print(f"  {file.name}: {refused.status}")
             continue
         plain, masked = assess(pixels), assess(_round(pixels))
-        print(f"  {file.name}: {plain.reason or 'KEPT'}; round: {masked.reason or 'KEPT'}")
+        print(f"  {file.name}: {plain.reason or 'ACCEPTED'}; round: {masked.reason or 'ACCEPTED'}")
 
 
 def _round(pixels: np.ndarray) -> np.ndarray:
-    """The middle square behind a round black mask, as a camera would show it."""
+    """Return the central square in a round mask, as from a fundus camera."""
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])
     square = pixels[top : top + side, left : left + side].copy()

@@ -1,4 +1,4 @@
-"""Scores of one eye against an expert's mask, shared by the benchmarks of accuracy."""
+"""Scores of one eye against an expert's mask, shared by the accuracy benchmarks."""
 
 import numpy as np
 
@@ -18,8 +18,8 @@ def score(maps: np.ndarray, where: Roi, mask: np.ndarray, thresholds: Thresholds
     Args:
         maps: (M, 2, S, S) float probabilities, disc then cup.
         where: the ROI, in pixels of the original frame.
-        mask: HW uint8 {0 background, 1 rim, 2 cup} of the expert.
-        thresholds: where probabilities become masks.
+        mask: the expert's, HW uint8 {0 background, 1 rim, 2 cup}.
+        thresholds: turn the probabilities into masks.
     """
     drawn = roi.restore(thresholds.draw(maps.mean(axis=0)).mask, where, *mask.shape)
     disc, cup = (scores.dice(of(drawn), of(mask)) or 0.0 for of in (disc_of, cup_of))

@@ -4,9 +4,9 @@
     python benchmarks/screen_hospital.py --data DATA --count 2000
     python benchmarks/screen_hospital.py --data DATA --count 2000 --faults 0.05
 
-Prints the rows by status and whether their URIs are the inventory's. With --faults, the archive is
-screened a second time, through a proxy that breaks this share of all requests in each of six ways,
-and every row that was ok before must be ok again. Exit code 1 where anything differs.
+Prints the rows by status, and whether their URIs are those of the inventory. With --faults, the
+archive is screened a second time, through a proxy that breaks this share of all requests in each of
+six ways. Every row that was ok before must be ok again. The exit code is 1 if anything differs.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from fundus.storage.places import open_place
 
 
 def screen(archive: str, results: str, more: Sequence[str], tries: int = 1) -> tuple[pa.Table, int]:
-    """The current rows after jobs/screen.py has ended with 0, and how often it was started."""
+    """Run jobs/screen.py until it ends with 0; return the current rows and the number of starts."""
     command = [sys.executable, str(ROOT / "jobs" / "screen.py"), "--archive", archive]
     started = 0
     for _ in range(tries):
@@ -47,7 +47,7 @@ def screen(archive: str, results: str, more: Sequence[str], tries: int = 1) -> t
 
 
 def compared(rows: pa.Table, hospital: Hospital) -> int:
-    """Print what came out; how many objects lack a row, rows an object, or pictures have two."""
+    """Print the rows by status; return how many are missing, have no object or come twice."""
     pictures = Counter(zip(rows["uri"].to_pylist(), rows["frame"].to_pylist(), strict=True))
     found = {uri for uri, _ in pictures}
     lost, foreign = hospital.inventory - found, found - hospital.inventory
@@ -55,19 +55,19 @@ def compared(rows: pa.Table, hospital: Hospital) -> int:
     seen = Counter(uri for uri, _ in pictures)
     lost |= {uri for uri, count in frames.items() if seen[uri] != count}
     twice = sum(count > 1 for count in pictures.values())
-    print(f"{len(hospital.inventory)} objects, {rows.num_rows} rows (a row a frame of DICOM)")
+    print(f"{len(hospital.inventory)} objects, {rows.num_rows} rows (one per DICOM frame)")
     for status, count in Counter(rows["status"].to_pylist()).most_common():
         print(f"{count:7}  {status}")
     print(
         f"{len(lost)} objects without all their rows, {len(foreign)} rows without an object,"
-        f" {twice} twice"
+        f" {twice} pictures twice"
     )
     print(*sorted(lost | foreign)[:5], sep="\n")
     return len(lost) + len(foreign) + twice
 
 
 def ok_uris(rows: pa.Table) -> set[tuple[str, int]]:
-    """Every picture (URI, frame) that was measured."""
+    """Return (URI, frame) of every picture that was measured."""
     columns = (rows[name].to_pylist() for name in ("uri", "frame", "status"))
     return {(uri, frame) for uri, frame, status in zip(*columns, strict=True) if status == "ok"}
 
@@ -80,30 +80,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE")
-    parser.add_argument("arguments", nargs="*", help="more for jobs/screen.py, after --")
-    given = parser.parse_args(arguments)
+    parser.add_argument("arguments", nargs="*", help="more arguments for jobs/screen.py, after --")
+    args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
         os.environ.update(server.environment | {"OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"})
         place = f"s3://{server.bucket()}"
-        hospital = build(open_place(f"{place}/archive"), given.data, given.count, given.seed)
+        hospital = build(open_place(f"{place}/archive"), args.data, args.count, args.seed)
         for kind, number in sorted(hospital.kinds.items()):
             print(f"{number:7}  {kind}")
         start = time.monotonic()
-        rows, _ = screen(hospital.uri, f"{place}/results", given.arguments)
+        rows, _ = screen(hospital.uri, f"{place}/results", args.arguments)
         print(f"without faults, {time.monotonic() - start:.0f} s:")
         wrong = compared(rows, hospital)
-        if given.faults:
-            with FaultProxy(server.endpoint, seed=given.seed, share=given.faults) as proxy:
+        if args.faults:
+            with FaultProxy(server.endpoint, seed=args.seed, share=args.faults) as proxy:
                 os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
                 start = time.monotonic()
-                again, starts = screen(hospital.uri, f"{place}/again", given.arguments, tries=5)
+                again, starts = screen(hospital.uri, f"{place}/again", args.arguments, tries=5)
                 broken, requests = proxy.faults, len(proxy.requests)
                 os.environ["AWS_ENDPOINT_URL"] = server.endpoint
             print(f"with faults, {time.monotonic() - start:.0f} s, {starts} starts:")
             print(f"{broken.total()} of {requests} requests broken: {dict(broken)}")
             wrong += compared(again, hospital)
             missing = ok_uris(rows) - ok_uris(again)
-            print(f"{len(missing)} of {len(ok_uris(rows))} rows are ok without faults alone")
+            print(f"{len(missing)} of {len(ok_uris(rows))} rows are ok only without faults")
             wrong += len(missing)
     return int(bool(wrong))
 

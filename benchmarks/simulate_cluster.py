@@ -3,17 +3,17 @@
 
     python benchmarks/simulate_cluster.py --rates rates.json --nodes 16 32 64
 
-Three nodes of four are CPU nodes with --cores readers, one has a GPU. Four nodes' share of a stage
-is one process of as many threads as they have slots, and every stage sleeps for its measured
-seconds, stretched by --slower, since one machine runs the processes of all nodes. So no CPU is
-measured, but Ray: its scheduling, queues, pools and driver. Prints, for each count of nodes, the
+Of four nodes, three are CPU nodes with --cores readers each and one has a GPU. In each stage, one
+process with as many threads as four nodes have slots stands for these nodes. Every stage sleeps for
+its measured seconds times --slower, since one machine runs the processes of all nodes. So only Ray
+is measured: its scheduling, queues, pools and driver. Prints, for each count of nodes, the
 predicted and the simulated seconds, and the memory of GCS, raylet and driver in megabytes.
 
-With --idle, stages that do nothing on so many nodes, in tasks of as many pictures as screening has:
-the pictures a second that one driver can hand out, which no plan may exceed.
+With --idle, the stages do nothing, in tasks of as many pictures as in screening. Prints the
+pictures per second that one driver can hand out; no plan may exceed this rate.
 
-With --raylets, real nodes without pictures: the head's memory beside so many, and how many empty
-tasks a second it hands out to sixteen of them.
+With --raylets, real nodes without pictures. Prints the memory of the head with so many nodes, and
+how many empty tasks per second it hands out to sixteen of them.
 """
 
 import argparse
@@ -39,15 +39,15 @@ from fundus.screening.placement import tune
 
 BATCH = 4
 GPU_SPEED = 12
-"""Cores that a GPU stands for, about what keeps both pools busy: neither hides the other."""
+"""Cores that a GPU replaces, chosen to keep both pools busy, so that neither hides the other."""
 NODES_PER_PROCESS = 4
-"""This machine takes minutes to start more than sixty processes."""
+"""A small machine takes minutes to start more than sixty processes."""
 BATCHES_PER_READER = 12
-"""Enough that filling and draining the chain weigh little, few enough for a few minutes."""
+"""Enough that filling and draining the chain weigh little, few enough to end within minutes."""
 
 
 class Sleep:
-    """A stage of so many seconds a picture."""
+    """A stage that takes `seconds` per picture."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -58,7 +58,7 @@ class Sleep:
 
 
 def pool(nodes: int, threads: int) -> dict[str, Any]:
-    """One process for `NODES_PER_PROCESS` nodes of so many threads; it claims but a place."""
+    """Return the options of a stage with one process, on one CPU, per `NODES_PER_PROCESS` nodes."""
     size = math.ceil(nodes / NODES_PER_PROCESS)
     threads *= nodes // size
     strategy = ActorPoolStrategy(
@@ -73,7 +73,7 @@ def pool(nodes: int, threads: int) -> dict[str, Any]:
 def simulate(
     pictures: int, rates: Rates, cpu: Pool, gpu: Pool, task: int = BATCH
 ) -> tuple[float, float]:
-    """Seconds to the first row, and to the last one."""
+    """Return the seconds to the first row, and to the last one."""
     slices = [pa.table({"id": range(i, min(i + task, pictures))}) for i in range(0, pictures, task)]
     rows = (
         ray.data.from_arrow(slices)
@@ -90,9 +90,9 @@ def simulate(
 
 
 def compare(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
-    """Predicted and simulated seconds on so many nodes, three of four without a GPU."""
+    """Return predicted and simulated seconds on `nodes` nodes, three of four without a GPU."""
     cpu, gpu = Pool(nodes * 3 // 4, cores), Pool(nodes - nodes * 3 // 4, 1)
-    # What a GPU's node measures on its cores is no stage here.
+    # The measure stage, on the cores of the GPU nodes, is not simulated.
     rates = replace(rates, measure=0)
     pictures = cpu.nodes * cores * BATCHES_PER_READER * BATCH
     first, simulated = simulate(pictures, rates, cpu, gpu)
@@ -105,13 +105,13 @@ def compare(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
         "first_row_s": round(first, 1),
         "predicted_s": round(predicted, 1),
         "simulated_s": round(simulated, 1),
-        # Of the work alone: the start is measured, not predicted.
+        # Without the start, which is measured and not predicted.
         "error": round((simulated - first) / (predicted - first) - 1, 3),
     }
 
 
 def handed_out(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
-    """Pictures a second through stages that take no time: what the driver alone can do."""
+    """Return pictures per second through stages that take no time: the limit of the driver."""
     cpu, gpu = Pool(nodes * 3 // 4, cores), Pool(nodes - nodes * 3 // 4, 1)
     pictures = cpu.nodes * cores * BATCHES_PER_READER * ROWS_PER_TASK
     nothing = replace(rates, read=0, locate=0, crop=0, measure=0, segment=1e-6)
@@ -124,7 +124,7 @@ def handed_out(nodes: int, rates: Rates, cores: int) -> dict[str, Any]:
 
 
 def tasks_per_second(count: int) -> float:
-    """Empty tasks, workers warm."""
+    """Return the rate of empty tasks on workers that have started."""
 
     @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
     def nothing() -> None:
@@ -137,7 +137,7 @@ def tasks_per_second(count: int) -> float:
 
 
 def memory(head: Any) -> dict[str, int]:
-    """Megabytes of the head's processes and of this driver."""
+    """Return megabytes of the head's processes and of this driver."""
     sizes = {"driver": psutil.Process().memory_info().rss}
     for kind in ("gcs_server", "raylet"):
         pids = [info.process.pid for info in head.all_processes.get(kind, [])]
@@ -149,13 +149,13 @@ def on_one_raylet(
     work: Callable[[int, Rates, int], dict[str, Any]], nodes: int, rates: Rates, cores: int
 ) -> dict[str, Any]:
     ray.init(
-        # A place for each process and a few more: Ray Data's own small tasks take all they find.
+        # A CPU for each process and a few more: Ray Data's own small tasks take all free CPUs.
         num_cpus=nodes // 2 + 4,
         object_store_memory=200 << 20,
         log_to_driver=False,
         logging_level="ERROR",
         include_dashboard=False,
-        # No idle process for each CPU: those of the stages are many enough.
+        # No idle process per CPU: the stages start enough processes.
         _system_config={"prestart_worker_first_driver": False},
     )
     try:
@@ -163,14 +163,14 @@ def on_one_raylet(
         tune(context)
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        found = work(nodes, rates, cores)
-        return found | memory(ray._private.worker._global_node)
+        figures = work(nodes, rates, cores)
+        return figures | memory(ray._private.worker._global_node)
     finally:
         ray.shutdown()
 
 
 def on_real_raylets(nodes: int) -> dict[str, Any]:
-    """A head beside so many nodes; only the first sixteen have a CPU, to spare this machine."""
+    """Start a head and `nodes` nodes; only the first sixteen have a CPU, to spare the machine."""
     store = 80 << 20
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store}
@@ -190,21 +190,21 @@ def on_real_raylets(nodes: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rates", type=Path, required=True, help="of benchmarks/stages.py")
+    parser.add_argument("--rates", type=Path, required=True, help="output of benchmarks/stages.py")
     parser.add_argument("--nodes", type=int, nargs="*", default=[])
     parser.add_argument("--idle", type=int, nargs="*", default=[])
     parser.add_argument("--raylets", type=int, nargs="*", default=[])
-    parser.add_argument("--cores", type=int, default=4, help="readers of a CPU node")
-    parser.add_argument("--slower", type=float, default=20, help="factor on the seconds")
-    given = parser.parse_args(arguments)
-    rates = read_rates(given.rates.read_text())
+    parser.add_argument("--cores", type=int, default=4, help="readers per CPU node")
+    parser.add_argument("--slower", type=float, default=20, help="factor on the measured seconds")
+    args = parser.parse_args(arguments)
+    rates = read_rates(args.rates.read_text())
     names = ("read", "locate", "crop", "segment", "measure")
-    rates = replace(rates, **{name: getattr(rates, name) * given.slower for name in names})
-    for nodes in given.nodes:
-        print(json.dumps(on_one_raylet(compare, nodes, rates, given.cores)), flush=True)
-    for nodes in given.idle:
-        print(json.dumps(on_one_raylet(handed_out, nodes, rates, given.cores)), flush=True)
-    for nodes in given.raylets:
+    rates = replace(rates, **{name: getattr(rates, name) * args.slower for name in names})
+    for nodes in args.nodes:
+        print(json.dumps(on_one_raylet(compare, nodes, rates, args.cores)), flush=True)
+    for nodes in args.idle:
+        print(json.dumps(on_one_raylet(handed_out, nodes, rates, args.cores)), flush=True)
+    for nodes in args.raylets:
         print(json.dumps(on_real_raylets(nodes)), flush=True)
     return 0
 

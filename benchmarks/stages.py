@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Seconds that each screening stage takes for one picture on one core, as JSON for `jobs/plan.py`.
+"""Measure each screening stage: seconds per picture on one core, as JSON for `jobs/plan.py`.
 
     OMP_NUM_THREADS=1 python benchmarks/stages.py --archive data/real/full > rates.json
     python jobs/plan.py --rates rates.json --pictures 20000
 
-Real stages over real pictures, one after the other in one process: no pool, no transport, so what
-Ray adds is not in it (`benchmarks/simulate_cluster.py` measures that). Medians, since one picture
-in a hundred meets a busy machine. Run it on the kind of node that shall do the work: on another
-processor, and on a GPU, the figures are others.
+Runs the real stages on real pictures, one after the other in one process. The overhead of Ray is
+not included (`benchmarks/simulate_cluster.py` measures it). The figures are medians, since about
+one picture in a hundred is slowed by other work on the machine. Run it on the kind of node that
+will do the work: another processor or a GPU gives other figures.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def timed(work: Callable[[columns.Batch], Any], batch: columns.Batch) -> tuple[A
 
 
 def one_picture(batch: columns.Batch, chain: dict[str, Callable]) -> dict[str, float] | None:
-    """Seconds by stage of a batch of one picture; None when it is not measured to the end."""
+    """Return the seconds per stage for one picture; None if it is not measured to the end."""
     seconds = {}
     for name, work in chain.items():
         batch, seconds[name] = timed(work, batch)
@@ -60,7 +60,7 @@ def one_picture(batch: columns.Batch, chain: dict[str, Callable]) -> dict[str, f
 
 
 def chain_of(config: Screening, bundle: Bundle, profile: Profile) -> dict[str, Callable]:
-    """The stages by name, weights loaded."""
+    """Return the stages by name, with weights loaded."""
     reader = Predictor(ready(bundle, gpu=False, profile=profile))
     measurer = Predictor(ready(bundle, gpu=_has_gpu(), profile=profile))
     run = Run("20270131T000000Z-000000", bundle.digest, config.settings, bundle.measuring)
@@ -86,10 +86,10 @@ def _has_gpu() -> bool:
 
 
 def batches(archive: str, limit: int) -> list[columns.Batch]:
-    """One batch an object, as the first stage takes it, spread over the archive."""
+    """Return one batch per object, as the first stage receives it, spread over the archive."""
     with tempfile.TemporaryDirectory() as folder:
         listed = inventory.write(walk(archive), Path(folder), str)
-        table = pa.concat_tables(pa.Table.from_batches([some]) for some in listed.batches())
+        table = pa.concat_tables(pa.Table.from_batches([batch]) for batch in listed.batches())
     chosen = np.linspace(0, table.num_rows - 1, min(limit, table.num_rows)).astype(int)
     rows = table.take(np.unique(chosen)).to_pylist()
     return [{name: np.array([value]) for name, value in row.items()} for row in rows]
@@ -101,22 +101,22 @@ def measure(
     folder: Path | None,
     precropped: bool,
     profile: Profile = "exact",
-    middle_of: Callable[[list[float]], float] = statistics.median,
+    average: Callable[[list[float]], float] = statistics.median,
 ) -> dict[str, Any]:
-    """Medians, or means, over the pictures that are measured to the end."""
+    """Return medians, or means, over the pictures that are measured to the end."""
     bundle = bundles.load(folder or bundles.default_folder())
     config = Screening(archive=archive, results="unwritten", precropped=precropped)
     chain = chain_of(config, bundle, profile)
     pictures = batches(archive, limit)
-    one_picture(pictures[0], chain)  # the first one pays for what is loaded late
+    one_picture(pictures[0], chain)  # the first picture pays for late loading
     measured = [seconds for picture in pictures if (seconds := one_picture(picture, chain))]
     if not measured:
         raise ValueError(f"no picture of {archive} is measured to the end")
-    middle = {name: middle_of([m[name] for m in measured]) for name in measured[0]}
+    averages = {name: average([m[name] for m in measured]) for name in measured[0]}
     sizes = [int(picture["size"][0]) for picture in pictures]
     rates = Rates(
-        **{name: round(middle[name], 5) for name in PICTURE_STAGES},
-        megapixels=round(middle["megapixels"], 2),
+        **{name: round(averages[name], 5) for name in PICTURE_STAGES},
+        megapixels=round(averages["megapixels"], 2),
         megabytes=round(statistics.median(sizes) / 1e6, 3),
     )
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
@@ -131,15 +131,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precropped", action="store_true", help="the pictures are disc crops")
     parser.add_argument("--profile", choices=PROFILES, default="exact")
     parser.add_argument("--mean", action="store_true", help="means instead of medians")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     measured = measure(
-        given.archive,
-        given.limit,
-        given.bundle,
-        given.precropped,
-        given.profile,
-        statistics.mean if given.mean else statistics.median,
+        args.archive,
+        args.limit,
+        args.bundle,
+        args.precropped,
+        args.profile,
+        statistics.mean if args.mean else statistics.median,
     )
     print(json.dumps(measured, indent=2))
     return 0

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""The driver's own work for an archive of ten million objects: time and peak memory of each part.
+"""Measure the driver's work for an archive of ten million objects: time and memory of each part.
 
     python benchmarks/ten_million.py
     python benchmarks/ten_million.py --objects 100000
 
-No picture is looked at: the inventory is made up, and the rows that workers would write are, too.
-Each part runs in a process of its own, whose peak memory is printed. The URIs have 215 characters.
+No picture is read: the inventory and the rows of the workers are made up. Each part runs in its own
+process, whose peak memory is printed. The URIs have 215 characters.
 """
 
 import argparse
@@ -38,30 +38,30 @@ RUN = Run("", "b" * 64, "frames", "a" * 64, "archive")
 
 
 def uri(number: int) -> str:
-    """215 characters, in the order of the numbers."""
+    """Return a URI of 215 characters; URIs sort like their numbers."""
     return f"{STEM}{number:011}.jpg"
 
 
 def etag(number: int) -> str:
-    """32 hexadecimal digits, as S3 has them."""
+    """Return 32 hexadecimal digits, as S3 does."""
     return hashlib.md5(b"%d" % number, usedforsecurity=False).hexdigest()
 
 
 def entries(count: int) -> Iterator[Entry]:
-    """A listing."""
+    """Yield a listing."""
     for number in range(count):
         yield Entry(uri(number), etag(number), 2_000_000)
 
 
 def listing(folder: Path, count: int) -> str:
-    """The inventory of all objects, on the driver's disk."""
+    """Write the inventory of all objects to the driver's disk."""
     (folder / f"{count}").mkdir()
     listed = inventory.write(entries(count), folder / f"{count}", str)
     return f"{listed.objects} objects, {listed.file.stat().st_size >> 20} MiB"
 
 
 def shortened(folder: Path, listed: int, count: int) -> str:
-    """The inventory of the night before, with the first objects alone."""
+    """Write the inventory of the night before, with only the first `count` objects."""
     (folder / f"{count}").mkdir()
     whole = pq.ParquetFile(folder / f"{listed}" / "working.parquet")
     left = count
@@ -73,7 +73,7 @@ def shortened(folder: Path, listed: int, count: int) -> str:
 
 
 def written(folder: Path, first: int, count: int) -> str:
-    """What the workers write: files of rows, measures at random, without masks."""
+    """Write the files of the workers: rows with random measures, without masks."""
     place = open_place(str(folder / "results"))
     run = runs.begin(place, RUN)
     (folder / "results" / run.rows).mkdir(parents=True)
@@ -89,7 +89,7 @@ def written(folder: Path, first: int, count: int) -> str:
 
 
 def committed(folder: Path, listed: int) -> str:
-    """Everything from the listing to the commit, with all rows written."""
+    """Do everything from the listing to the commit, with all rows already written."""
     place = open_place(str(folder / "results"))
     run = runs.begin(place, RUN)
     with (
@@ -105,11 +105,11 @@ def committed(folder: Path, listed: int) -> str:
         marks.append(time.monotonic())
     runs.finish(place, run, b"{}")
     wants, reads, commits = np.diff(marks)
-    return f"{wanted} wanted {wants:.0f} s, ids read {reads:.0f} s, committed {commits:.0f} s"
+    return f"{wanted} wanted: {wants:.0f} s, ids read: {reads:.0f} s, committed: {commits:.0f} s"
 
 
 def left(folder: Path, listed: int) -> str:
-    """What is left of an archive, all of which but some is done."""
+    """Find what is left of an archive after all but a few objects are done."""
     place = open_place(str(folder / "results"))
     with (
         tempfile.TemporaryDirectory(dir=folder) as scratch,
@@ -122,7 +122,7 @@ def left(folder: Path, listed: int) -> str:
 
 
 def calibrated(folder: Path) -> str:
-    """The risk of a newly calibrated bundle in all rows."""
+    """Write the risk of a newly calibrated bundle into all rows."""
     model = RiskModel(-1.0, 9.0, 0.5, 0.1, 0.4, 0.9, 20, 20, "set", "c" * 64)
     place = open_place(str(folder / "results"))
     changed = recalibrate(place, replace(RUN, bundle="d" * 64), model)
@@ -130,19 +130,19 @@ def calibrated(folder: Path) -> str:
 
 
 def read(folder: Path) -> str:
-    """One row a picture, as an analyst counts them: with Polars."""
+    """Count the rows with Polars, as an analyst does: one row per picture."""
     import polars
 
     rows = polars.scan_delta(str(folder / "results" / "rows")).select(polars.len()).collect()
     return f"{rows.item()} rows"
 
 
-def timed(work: Callable[..., str], *given: object) -> tuple[str, float, float]:
-    """What it says, its seconds, and the peak memory of this process in MiB."""
+def timed(work: Callable[..., str], *arguments: object) -> tuple[str, float, float]:
+    """Return the summary of a part, its seconds, and the peak memory of this process in MiB."""
     start = time.monotonic()
-    said = work(*given)
+    summary = work(*arguments)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return said, time.monotonic() - start, peak
+    return summary, time.monotonic() - start, peak
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,10 +150,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--objects", type=int, default=10_000_000)
-    parser.add_argument("--scratch", type=Path, help="where 10 GB are free; default: the system's")
-    given = parser.parse_args(arguments)
-    count, later = given.objects, given.objects + NEW
-    with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
+    parser.add_argument("--scratch", type=Path, help="folder with 10 GB free, else the system's")
+    args = parser.parse_args(arguments)
+    count, later = args.objects, args.objects + NEW
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch)
         print(f"{'part':42} {'seconds':>8} {'peak MiB':>9}", flush=True)
         for name, work, values in (
@@ -167,10 +167,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ("a newly calibrated bundle's risk", calibrated, ()),
             ("read by Polars", read, ()),
         ):
-            # A process of its own each: the peak of one must not hide behind another's.
+            # Each part has its own process, so that no peak is hidden by another.
             with get_context("spawn").Pool(1) as pool:
-                said, seconds, peak = pool.apply(timed, (work, folder, *values))
-            print(f"{name:42} {seconds:8.1f} {peak:9.0f}  {said}", flush=True)
+                summary, seconds, peak = pool.apply(timed, (work, folder, *values))
+            print(f"{name:42} {seconds:8.1f} {peak:9.0f}  {summary}", flush=True)
     return 0
 
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Working frames against whole pictures: what they cost in accuracy, and how much faster they are.
+"""Compare working frames with whole pictures in accuracy and speed.
 
     OMP_NUM_THREADS=1 python benchmarks/working_frame.py --data DATA --eyes 60
 
-Of each set of large frames in DATA's `manifest.csv` so many, spread over it, are decoded, graded,
-cropped and segmented whole and as working frames (fundus/images/working_frame.py), one after the
-other. Prints for each set the file's format, the pixels and the factor of the first frame; the mean
-Dice with the experts' disc and cup and the mean absolute error of the vCDR, whole and working (nan
-where no expert outlined it); the mean difference of the two vCDRs of an eye, without and with its
-sign; the frames of which only one was refused; and the median ratio of the processor times from the
-bytes to the crop. Eyes in which no disc or no cup is found count with Dice 0 and are left out of
-the vCDR figures.
+Takes up to `--eyes` frames, spread evenly, from each of three sets of large frames in DATA's
+`manifest.csv`. Each is decoded, graded, cropped and segmented whole and as a working frame
+(fundus/images/working_frame.py). Prints for each set the format, size and factor of the first
+frame; the mean Dice with the experts' disc and cup and the mean absolute error of the vCDR, whole
+and working (nan where no expert outlined the structure); the mean absolute and signed difference of
+the two vCDRs of an eye; the number of frames of which only one form was refused; and the median
+ratio of the CPU times from the bytes to the crop. Eyes in which no disc or no cup is found count
+with Dice 0 and are left out of the vCDR figures.
 """
 
 import argparse
@@ -39,7 +39,7 @@ WAYS = ("whole", "working")
 def cropped(
     data: bytes, least: int | None, predictor: Predictor
 ) -> tuple[Picture, bool, Roi | None, np.ndarray | None]:
-    """From the bytes to the picture, whether it is refused, the ROI in the original, the crop."""
+    """Return the picture in the bytes, whether it is refused, its ROI in the original, its crop."""
     [found] = contents(data, least_side=least).pictures
     seen = exposure(found.pixels)
     refused = fields.are_two(found.pixels, seen)
@@ -53,13 +53,13 @@ def cropped(
 
 
 def of_set(name: str, data: Path, eyes: int, predictor: Predictor) -> str:
-    """One line on a set."""
+    """Return one line of figures for a set."""
     labelled = open_set(f"manifest:{data / 'manifest.csv'}?set={name}")
     samples = [sample for sample in labelled.samples if sample.masks]
     chosen = np.unique(np.linspace(0, len(samples) - 1, eyes).astype(int))
     least = predictor.preprocessing.least_side(precropped=False)
     rows: dict[str, list[Score]] = {way: [] for way in WAYS}
-    ratios, apart, first = [], 0, ""
+    ratios, unlike, first = [], 0, ""
     for i in chosen:
         sample = samples[i]
         content, mask = sample.image.read_bytes(), sample.read_mask()
@@ -82,29 +82,29 @@ def of_set(name: str, data: Path, eyes: int, predictor: Predictor) -> str:
         height, width = found.size
         first = first or f"{sample.image.suffix}, {width} x {height}, 1/{found.shrink}"
         ratios.append(seconds["whole"] / seconds["working"])
-        apart += len(set(refusals)) > 1
+        unlike += len(set(refusals)) > 1
     columns = {way: np.array(some).T for way, some in rows.items()}
     figures = [
         f"{way} {disc.mean():.4f} / {cups.mean():.4f}, {np.abs(error[error == error]).mean():.4f}"
         for way, (disc, cups, _, error) in columns.items()
     ]
-    between = columns["working"][2] - columns["whole"][2]
+    difference = columns["working"][2] - columns["whole"][2]
     return (
         f"{name} ({first}), {len(ratios)} eyes: disc / cup Dice, vCDR MAE: {'; '.join(figures)};"
-        f" vCDRs {np.nanmean(np.abs(between)):.4f} apart ({np.nanmean(between):+.4f});"
-        f" {apart} refused otherwise; {statistics.median(ratios):.1f} times as fast"
+        f" vCDRs {np.nanmean(np.abs(difference)):.4f} apart ({np.nanmean(difference):+.4f});"
+        f" {unlike} refused in one form only; {statistics.median(ratios):.1f} times as fast"
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--eyes", type=int, default=60, help="of each set, at most")
+    parser.add_argument("--eyes", type=int, default=60, help="most eyes per set")
     parser.add_argument("--bundle", default=bundles.default_folder(), metavar="URI")
-    given = parser.parse_args(arguments)
-    predictor = Predictor(bundles.load(given.bundle))
+    args = parser.parse_args(arguments)
+    predictor = Predictor(bundles.load(args.bundle))
     for name in SETS:
-        print(of_set(name, given.data, given.eyes, predictor), flush=True)
+        print(of_set(name, args.data, args.eyes, predictor), flush=True)
     return 0
 
 

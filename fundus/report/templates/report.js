@@ -13,18 +13,18 @@
 
   // ---- small helpers ---------------------------------------------------------------------------
   const element = (name, attributes = {}, ...children) => {
-    const made = document.createElement(name);
+    const node = document.createElement(name);
     for (const [attribute, value] of Object.entries(attributes)) {
-      if (value !== null && value !== false) made.setAttribute(attribute, value === true ? "" : value);
+      if (value !== null && value !== false) node.setAttribute(attribute, value === true ? "" : value);
     }
-    made.append(...children.filter((child) => child !== null));
-    return made;
+    node.append(...children.filter((child) => child !== null));
+    return node;
   };
   const shape = (name, attributes = {}, ...children) => {
-    const made = document.createElementNS(SVG, name);
-    for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-    made.append(...children);
-    return made;
+    const node = document.createElementNS(SVG, name);
+    for (const [attribute, value] of Object.entries(attributes)) node.setAttribute(attribute, value);
+    node.append(...children);
+    return node;
   };
   const fixed = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
   const uri = (row) => data.prefix + row.name;
@@ -53,7 +53,7 @@
     try {
       localStorage.setItem(key, JSON.stringify(verdicts));
     } catch (error) {
-      byId("count").textContent = "this browser keeps nothing: export the verdicts before you leave";
+      byId("count").textContent = "this browser cannot store verdicts: export them before you leave";
     }
     const item = byId(`row-${row.at}`);
     if (item) item.lastChild.textContent = mark(row);
@@ -107,11 +107,11 @@
           element("span", { class: "quality" }, fixed(row.quality)),
         ];
     const name = element("span", { class: "name", title: label(row) }, element("bdi", {}, label(row)));
-    const made = element("li", { role: "option", id: `row-${row.at}`, "aria-selected": "false" },
+    const node = element("li", { role: "option", id: `row-${row.at}`, "aria-selected": "false" },
       element("span", {}, String(data.first + row.at + 1)), name, ...columns,
       element("span", {}, mark(row)));
-    made.addEventListener("click", () => select(row));
-    return made;
+    node.addEventListener("click", () => select(row));
+    return node;
   };
   const drawMore = (least = drawn + STEP) => {
     const list = byId("list");
@@ -150,24 +150,24 @@
     for (let i = 0; i < flat.length; i += 2) text += `${i ? "L" : "M"}${flat[i]} ${flat[i + 1]}`;
     return `${text}Z`;
   };
-  const roi = (row, known) => {
-    const title = `ROI of ${label(row)}${known.picture ? "" : ", mask alone"}`;
+  const roi = (row, details) => {
+    const title = `ROI of ${label(row)}${details.picture ? "" : ", mask only"}`;
     const svg = shape("svg", { viewBox: "0 0 1000 1000", class: "roi", role: "img", "aria-label": title });
-    if (known.picture) svg.append(shape("image", { href: known.picture, width: 1000, height: 1000 }));
-    const group = shape("g", { class: known.picture ? "outline" : "" });
-    for (const [name, lines] of [["disc", known.disc], ["cup", known.cup]]) {
+    if (details.picture) svg.append(shape("image", { href: details.picture, width: 1000, height: 1000 }));
+    const group = shape("g", { class: details.picture ? "outline" : "" });
+    for (const [name, lines] of [["disc", details.disc], ["cup", details.cup]]) {
       for (const flat of lines) {
-        if (known.picture) group.append(shape("path", { d: path(flat), class: "halo" }));
+        if (details.picture) group.append(shape("path", { d: path(flat), class: "halo" }));
         group.append(shape("path", { d: path(flat), class: name }));
       }
     }
     svg.append(group);
     return svg;
   };
-  const rim = (row, known, other) => {
+  const rim = (row, details, other) => {
     const [left, top, width, height] = [34, 10, 350, 150];
     const usual = data.usual;
-    const every = [known.rim, other ? other.rim : [], ...usual].flat().filter((v) => v !== null);
+    const every = [details.rim, other ? other.rim : [], ...usual].flat().filter((v) => v !== null);
     const most = Math.max(0.3, ...every) * 1.05;
     const x = (i, count) => left + (width * (i + 0.5)) / count;
     const y = (value) => top + height * (1 - value / most);
@@ -187,7 +187,7 @@
     }
     sides.forEach((name, i) => svg.append(shape("text", { x: left + (width * i) / 4, y: top + height + 18, "text-anchor": i === 0 ? "start" : i === 4 ? "end" : "middle" }, name)));
     if (other) svg.append(shape("path", { d: line(other.rim), class: "fellow" }));
-    svg.append(shape("path", { d: line(known.rim), class: "line" }));
+    svg.append(shape("path", { d: line(details.rim), class: "line" }));
     return svg;
   };
   const facts = (pairs) => {
@@ -196,34 +196,34 @@
     return list;
   };
   const view = (row, caption) => {
-    const known = data.details[row.at];
-    return element("figure", { class: "view" }, roi(row, known), element("figcaption", {}, caption));
+    const details = data.details[row.at];
+    return element("figure", { class: "view" }, roi(row, details), element("figcaption", {}, caption));
   };
   const detail = (row) => {
-    const known = data.details[row.at];
+    const details = data.details[row.at];
     const head = element("div", { class: "head" }, element("h3", {}, label(row)),
       row.suspect ? element("span", { class: "tag suspect" }, "suspect") : null,
       element("span", { class: "tag" }, row.status),
       ...row.flags.split(" ").filter(Boolean).map((flag) => element("span", { class: "tag" }, flag)));
-    const made = [head];
-    if (row.error) made.push(element("p", {}, row.error));
+    const parts = [head];
+    if (row.error) parts.push(element("p", {}, row.error));
     const fellow = row.fellow === null ? null : rows[row.fellow];
     const other = fellow && data.details[fellow.at];
-    if (known) {
+    if (details) {
       const views = element("div", { class: "views" });
       views.append(view(row, `${row.eye || "eye"}: vCDR ${fixed(row.vcdr)} ± ${fixed(row.sd)}`));
-      const chart = element("figure", { class: "view" }, rim(row, known, other), element("figcaption", {},
+      const chart = element("figure", { class: "view" }, rim(row, details, other), element("figcaption", {},
         `Rim width by angle, vertical disc diameters.${data.usual.length ? " Grey: the middle 80 % of this run." : ""}${other ? " Dashed: the other eye." : ""}`));
       if (other) views.append(view(fellow, `Other eye, ${fellow.eye}: vCDR ${fixed(fellow.vcdr)} ± ${fixed(fellow.sd)}`));
-      made.push(views);
-      if (other) made.push(element("div", { class: "views" }, chart, summary(row, fellow)));
+      parts.push(views);
+      if (other) parts.push(element("div", { class: "views" }, chart, summary(row, fellow)));
       else views.append(chart);
     } else if (row.vcdr !== null && row.page) {
-      made.push(element("p", {}, element("a", { href: `eyes-${String(row.page + 1).padStart(3, "0")}.html#${row.at}` }, "Outline and rim profile are on a further page")));
+      parts.push(element("p", {}, element("a", { href: `eyes-${String(row.page + 1).padStart(3, "0")}.html#${row.at}` }, "The outline and the rim profile are on another page")));
     }
-    if (row.vcdr !== null && !other) made.push(summary(row, fellow));
-    made.push(verdictForm(row));
-    return made;
+    if (row.vcdr !== null && !other) parts.push(summary(row, fellow));
+    parts.push(verdictForm(row));
+    return parts;
   };
   const summary = (row, fellow) => {
     const pairs = [
@@ -260,7 +260,7 @@
     return form;
   };
 
-  // ---- hands -----------------------------------------------------------------------------------
+  // ---- keys and controls -----------------------------------------------------------------------
   const toggleOutlines = () => {
     const hidden = document.body.classList.toggle("no-outlines");
     byId("outlines").setAttribute("aria-pressed", String(!hidden));
@@ -303,6 +303,6 @@
       view(row, `${data.first + row.at + 1}. ${label(row)}: ${row.eye || "eye"}, vCDR ${fixed(row.vcdr)} ± ${fixed(row.sd)}${row.suspect ? ", suspect" : ""}`)));
   });
   refresh();
-  const asked = rows[Number(location.hash.slice(1)) - data.first];
-  if (location.hash && asked) select(asked);
+  const linked = rows[Number(location.hash.slice(1)) - data.first];
+  if (location.hash && linked) select(linked);
 })();
