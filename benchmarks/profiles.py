@@ -16,7 +16,6 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--eyes", type=int, default=60, help="most eyes per set")
     parser.add_argument("--bundle", default=bundles.default_folder(), metavar="URI")
     args = parser.parse_args(arguments)
-    exact = ready(bundles.load(args.bundle), gpu=False)
-    predictors = {p: Predictor(replace(exact, profile=p)) for p in PROFILES}
+    bundle = bundles.load(args.bundle)
+    predictors = {p: Predictor(ready(bundle, gpu=False, profile=p)) for p in PROFILES}
     for name in SETS:
         print(of_set(name, args.data, args.eyes, predictors), flush=True)
     return 0

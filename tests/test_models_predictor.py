@@ -52,7 +52,8 @@ def test_the_fast_profile_makes_two_passes_per_network_and_four_networks_see_eve
     crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
     some, every = fast.segment(crops), Predictor(tiny_bundle()).segment(crops)
     assert some.shape == (2, 2, 2, 32, 32)
-    np.testing.assert_allclose(some, every[:, seen_by("fast", 0)], atol=1e-6)
+    # On a CPU that has bfloat16, `fast` computes in it.
+    np.testing.assert_allclose(some, every[:, seen_by("fast", 0)], atol=2e-3)
     assert sorted(turn for member in range(4) for turn in seen_by("fast", member)) == [*range(8)]
 
 

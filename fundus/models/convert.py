@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,8 @@ CACHED = 64
 """Most networks in the cache; those unused for longest are deleted first."""
 
 
-def on_cpu(network: Network) -> Engine:
-    """The network's graphs, from the cache if possible.
+def on_cpu(network: Network, *, exact: bool = True) -> Engine:
+    """The network's graphs, from the cache if possible; `exact` as in `Graphs`.
 
     A network whose weights are not finite runs in PyTorch: OpenVINO's clamps turn NaN into numbers,
     and rows would not show that the network is broken.
@@ -36,7 +37,7 @@ def on_cpu(network: Network) -> Engine:
     folder = _cache() / _name(network)
     cached = _read(folder)
     if cached and len(cached.graphs) == architectures.count(network.config):
-        return cached
+        return replace(cached, exact=exact)
     from fundus.models.networks import members
 
     built = network.build()
@@ -45,7 +46,7 @@ def on_cpu(network: Network) -> Engine:
     with tempfile.TemporaryDirectory() as scratch:
         made = tuple(_converted(member, Path(scratch)) for member in members(built))
     _write(folder, made)
-    return Graphs(made)
+    return Graphs(made, exact)
 
 
 def _converted(network: "nn.Module", scratch: Path) -> tuple[bytes, bytes]:

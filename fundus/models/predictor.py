@@ -16,7 +16,15 @@ from fundus.field import fov, roi
 from fundus.field.fov import FieldOfView
 from fundus.field.roi import Roi
 from fundus.models import convert
-from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Bundle, BundleError, Preprocessing
+from fundus.models.bundle import (
+    ADAPTED,
+    DETECTOR,
+    SOURCE_ONLY,
+    Bundle,
+    BundleError,
+    Network,
+    Preprocessing,
+)
 from fundus.models.confidence import Calibration, calibrated
 from fundus.models.engine import Answer, Engine, Weights
 from fundus.models.reframing import settle
@@ -62,11 +70,17 @@ class Ready:
 
 
 def ready(bundle: Bundle, *, gpu: bool, profile: Profile = "exact") -> Ready:
-    """Prepare a bundle for processes with a GPU, or without one."""
-    engines = {
-        role: Weights(network) if gpu else convert.on_cpu(network)
-        for role, network in bundle.networks.items()
-    }
+    """Prepare a bundle for processes with a GPU, or without one.
+
+    On a CPU, only the segmenters of `fast` may compute in bfloat16: the ROI is that of `exact`.
+    """
+
+    def engine(role: str, network: Network) -> Engine:
+        if gpu:
+            return Weights(network)
+        return convert.on_cpu(network, exact=profile == "exact" or role == DETECTOR)
+
+    engines = {role: engine(role, network) for role, network in bundle.networks.items()}
     return Ready(engines, bundle.preprocessing, bundle.thresholds, profile)
 
 
