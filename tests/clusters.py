@@ -1,6 +1,6 @@
 """Ray clusters of several nodes on this machine, for the tests marked `cluster`.
 
-Each has a folder, a home and ports of its own, and its processes are identified by that folder: any
+Each cluster has its own folder, home and ports. Its processes are identified by that folder: any
 other Ray on the machine is left alone.
 """
 
@@ -46,7 +46,7 @@ STORE = 150 << 20
 class FakeNodes(FakeMultiNodeProvider):
     """Ray's own node provider for tests, which starts a raylet on this machine for each node.
 
-    A node's memory is left to the raylet, which counts the machine's.
+    The resource `memory` is left out: the raylet then detects that of the machine.
     """
 
     def create_node_with_resources_and_labels(
@@ -71,10 +71,10 @@ class Head:
     folder: Path
     metrics: str
     env: dict[str, str]
-    """For drivers and the command line: private home, the address, the token where there is one."""
+    """For drivers and the command line: a private home, the address and the token, if any."""
 
     def ray(self, *words: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess:
-        """`ray WORDS` against this cluster."""
+        """Run `ray WORDS` against this cluster."""
         return subprocess.run(
             [RAY, *words],
             env=self.env | env,
@@ -87,12 +87,12 @@ class Head:
 
     @contextmanager
     def worker(self, cpus: int, host: "Host | None" = None) -> Iterator[subprocess.Popen]:
-        """Another node of this cluster, on this machine or a host of its own."""
+        """Start another node of this cluster, on this machine or on `host`."""
         command = [RAY, "start", "--block", f"--address={self.gcs}", f"--num-cpus={cpus}"]
         if host:
             command = [*host.enter(self.folder / "r"), *command, f"--node-ip-address={host.ip}"]
         command += ["--num-gpus=0", f"--object-store-memory={STORE}"]
-        agent, metrics = free_ports(2)  # two nodes of one machine would take the same
+        agent, metrics = free_ports(2)  # two nodes on one machine would share the defaults
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
         process = self._node(command)
         try:
@@ -101,23 +101,23 @@ class Head:
             process.kill()
 
     def _node(self, command: list[str]) -> subprocess.Popen:
-        """A node that is up; Ray gives it 30 s to start, which a busy machine may pass: 3 tries."""
-        said = ""
+        """Start a node in up to 3 tries: Ray allows it 30 s, which a busy machine may exceed."""
+        failure = ""
         for number in range(3):
             log = self.folder / f"node-{time.monotonic_ns()}.log"
-            with log.open("w") as output:
+            with log.open("w") as stream:
                 process = subprocess.Popen(
-                    command, env=self.env, cwd=ROOT, stdout=output, stderr=output
+                    command, env=self.env, cwd=ROOT, stdout=stream, stderr=stream
                 )
             while process.poll() is None:
                 time.sleep(0.3)
                 if "--block" in log.read_text():
                     return process
-            said = f"try {number + 1}: {log.read_text()[-1000:]}"
-        raise AssertionError(f"no node came: {said}")
+            failure = f"try {number + 1}: {log.read_text()[-1000:]}"
+        raise AssertionError(f"no node started: {failure}")
 
     def driver(self, script: str, **env: str) -> subprocess.Popen:
-        """Start a Python script that connects by `ray.init()`; its output is one text."""
+        """Start a Python script that calls `ray.init()`; stdout carries its stderr too."""
         return subprocess.Popen(
             [sys.executable, "-c", script],
             env=self.env | env,
@@ -134,12 +134,12 @@ class Host:
     name: str
     ip: str
     cable: str
-    """The cable's end on this side."""
+    """The device at this machine's end of the cable."""
 
     def enter(self, private: Path) -> list[str]:
-        """Words before a command that run it there, with this folder its own and empty."""
-        within = f'mount -t tmpfs tmpfs {private} && exec "$@"'
-        return ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", within, "sh"]
+        """Return a prefix that runs a command on the host, with the folder `private` empty."""
+        script = f'mount -t tmpfs tmpfs {private} && exec "$@"'
+        return ["ip", "netns", "exec", self.name, "unshare", "-m", "sh", "-c", script, "sh"]
 
     def cut(self) -> None:
         """Cut the cable: packets are lost without any notice."""
@@ -147,14 +147,14 @@ class Host:
 
 
 _HOSTS = itertools.count(os.getpid())
-"""Numbers of hosts: a host's successor never meets what is left of the host."""
+"""Numbers of hosts: no host meets the leftovers of an earlier one."""
 
 
 @contextmanager
 def host() -> Iterator[Host]:
-    """A second host; the test is skipped if none can be made."""
+    """Create a second host; skip the test if that is impossible."""
     if os.geteuid() or not shutil.which("ip"):
-        pytest.skip("network namespaces want root and iproute2")
+        pytest.skip("network namespaces need root and iproute2")
     number = next(_HOSTS) % 250
     name, near, far = f"fundus{number}", f"fundus{number}a", f"fundus{number}b"
     here, there = f"10.99.{number}.1", f"10.99.{number}.2"
@@ -202,11 +202,11 @@ def head(
     idle_minutes: float = 0.1,
     project: Path = ROOT,
 ) -> Iterator[Head]:
-    """A head node that starts in the folder `project`, where jobs run that are submitted bare.
+    """Run a head node in the folder `project`, where jobs without a working directory run.
 
-    With `pools` (node types of cluster.yaml), one that starts nodes by itself.
+    With `pools` (node types as in cluster.yaml), its autoscaler starts nodes.
     """
-    # Short: the path of a Unix socket holds 107 bytes, of which Ray takes 60.
+    # Short: the path of a Unix socket holds at most 107 bytes, of which Ray takes 60.
     folder = Path(tempfile.mkdtemp(prefix="fundus-", dir="/tmp"))
     home = folder / "home"
     home.mkdir()
@@ -214,10 +214,10 @@ def head(
     gcs, dashboard, client, agent, metrics = free_ports(5)
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     env |= {
-        # Ray starts workers at niceness 15: beside busy test processes they needed minutes.
+        # Ray starts workers at niceness 15: beside busy test processes they took minutes to start.
         "RAY_worker_niceness": "0",
         "HOME": str(home),
-        # The graphs of bundles that were converted before: no import of PyTorch in a screening.
+        # The cache of converted bundles: without it, a screening would import PyTorch.
         "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser()),
         "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -232,12 +232,12 @@ def head(
     command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
     command += ["--dashboard-host=127.0.0.1", "--num-gpus=0"]
     command += [f"--temp-dir={folder / 'r'}", f"--object-store-memory={STORE}"]
-    starting = dict(env)
+    head_env = dict(env)
     if pools is not None:
         config = folder / "pools.json"
         config.write_text(json.dumps(_autoscaling(pools, gcs, idle_minutes)))
         command.append(f"--autoscaling-config={config}")
-        starting |= {
+        head_env |= {
             "RAY_FAKE_CLUSTER": "1",
             "RAY_enable_autoscaler_v2": "1",
             "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
@@ -246,7 +246,7 @@ def head(
         }
     log = (folder / "head.log").open("w")
     process = subprocess.Popen(
-        command, env=starting, cwd=project, stdout=log, stderr=log, start_new_session=True
+        command, env=head_env, cwd=project, stdout=log, stderr=log, start_new_session=True
     )
     try:
         found = Head(

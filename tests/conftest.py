@@ -1,4 +1,4 @@
-"""Shared fixtures: the real pictures, when they are there; one S3 server and one local Ray."""
+"""Shared fixtures: the real pictures if available, one S3 server and one local Ray."""
 
 import os
 import tempfile
@@ -9,27 +9,27 @@ import pytest
 from hypothesis import settings
 from s3_server import Server
 
-# Set before anything imports torch. Two threads that meet on two busy cores wait for each other at
-# every small layer: a tiny network took 1.6 s a picture instead of 0.07 s, measured.
+# Set before anything imports torch. On two busy cores, two threads wait for each other at every
+# small layer: a tiny network took 1.6 s per picture instead of 0.07 s.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Set before anything imports ray: a private, tokenless, silent local Ray.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-# Ray starts workers at niceness 15: beside busy test processes they needed minutes to import.
+# Ray starts workers at niceness 15: beside busy test processes they took minutes to import.
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-# A property is no benchmark: on a busy machine an example may take its time.
+# A property test is no benchmark: on a busy machine an example may take any time.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that start clusters, then those that start Ray: the short ones are last.
+    """Run the files that start clusters first, then those that start Ray, then the short ones.
 
-    Clusters mostly wait, so that the other process has the cores meanwhile.
+    Clusters mostly wait, which leaves the cores to the other test process.
     """
     clusters = {item.path for item in items if item.get_closest_marker("cluster")}
     ray = {item.path for item in items if "ray_local" in item.fixturenames}
@@ -49,7 +49,7 @@ def fundus_data() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """Where `s3` will be, put into the environment: a Ray that starts before it knows it too."""
+    """The server of `s3`, already in the environment: a Ray that starts before it knows it too."""
     server = Server(tmp_path_factory.mktemp("s3"))
     os.environ.update(server.environment)
     return server
@@ -57,7 +57,7 @@ def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 @pytest.fixture(scope="session")
 def s3(s3_address: Server) -> Iterator[Server]:
-    """The session's real S3 server, running; `bucket` gives a test a bucket of its own."""
+    """The session's running S3 server; `bucket` gives a test its own bucket."""
     with s3_address:
         yield s3_address
 
@@ -70,16 +70,16 @@ def bucket(s3: Server) -> str:
 
 @pytest.fixture(scope="session")
 def ray_local(s3_address: Server) -> Iterator[None]:
-    """One Ray for every test of this process that wants it, in a folder of its own.
+    """One local Ray per test process, in its own folder.
 
-    Another process of the tests has another; `tmp_path` would be too long for Ray's sockets.
+    `tmp_path` would be too long for Ray's sockets.
     """
     import ray
 
     with tempfile.TemporaryDirectory(
         prefix="fundus-", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:
-        # Local, whatever cluster another process of this machine has started.
+        # Local, even if another process on this machine has started a cluster.
         ray.init(
             "local",
             num_cpus=4,

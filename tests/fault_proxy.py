@@ -3,7 +3,7 @@
     with FaultProxy(server.endpoint, seed=1, share=0.05) as proxy:
         os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
 
-Every request goes to the server over a connection of its own; its reply is read whole first.
+Every request gets its own connection to the server, whose reply is read whole before it is sent.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 BUSY, RESET, RESET_BODY, TRUNCATE, STALL, LOST = KINDS = (
-    "busy",  # 503 SlowDown, for a burst of requests of the same path; the server sees none
+    "busy",  # 503 SlowDown, for a burst of requests to one path; the server sees none of them
     "reset",  # the connection is reset before the server sees the request
-    "reset_body",  # reset in the middle of the reply
-    "truncate",  # the reply ends in its middle, as if it were whole
+    "reset_body",  # the connection is reset in the middle of the reply
+    "truncate",  # the reply ends in its middle, as if it were complete
     "stall",  # the reply stops in its middle and the connection stays open
-    "lost",  # the server does what was asked, and the client sees a reset
+    "lost",  # the server carries out the request, but the client sees a reset
 )
 BURST = 3
-"""Most 503 in a row for one path."""
+"""The most 503 replies in a row for one path."""
 SLOW_DOWN = (
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
@@ -43,26 +43,26 @@ DEMANDED = (
 
 @dataclass
 class Fault:
-    """A planned fault: the next `count` requests that match are broken so."""
+    """A planned fault: it breaks the next `count` requests that match."""
 
     kind: str
     method: str = ""
     """Empty: any."""
     path: str = ""
-    """A part of the path and query."""
+    """A part of the path and query; empty: any."""
     count: int = 1
     retry_after_s: int = 0
-    """Told with a 503, where above 0."""
+    """Sent with a 503, if above 0."""
 
 
 class FaultProxy:
-    """Listens on a free port of this machine until closed. `share` is that of each kind by chance.
+    """Listens on a free port until closed; `share` is the probability of each kind of fault.
 
-    `strip` is (header, key, secret): the header is taken out and the request signed anew, as if the
-    server did not know the header. A PUT that has none of the headers `demand` is refused, as by a
+    `strip` is (header, key, secret): the header is removed and the request signed again, as if the
+    server did not know the header. A PUT without any of the headers `demand` is refused, as by a
     bucket with Object Lock.
 
-    `faults` counts what was broken, by kind; `requests` lists all (method, path).
+    `faults` counts the broken requests by kind; `requests` lists (method, path) of all.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class FaultProxy:
             head = await reader.readuntil(b"\r\n\r\n")
             method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
             self.requests.append((method, path))
-            fault = self._drawn(method, path)
+            fault = self._next_fault(method, path)
             self.faults.update([fault.kind] if fault else [])
             request = await self._body(head, reader, writer)
             if self.strip:
@@ -120,7 +120,7 @@ class FaultProxy:
                 return await writer.drain()
             await self._answer(fault, request, method, writer)
 
-    def _drawn(self, method: str, path: str) -> Fault | None:
+    def _next_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.plan:
             if fault.count and method.startswith(fault.method) and fault.path in path:
                 fault.count -= 1
@@ -136,33 +136,33 @@ class FaultProxy:
         return Fault(KINDS[kind])
 
     async def _body(self, head: bytes, reader, writer) -> bytes:
-        """The whole request as the server gets it: `Expect` answered here, one a connection."""
+        """The request for the server, with one connection each; `Expect` is answered here."""
         lines = head.split(b"\r\n")[:-2]
         headers = dict(line.lower().split(b": ", 1) for line in lines[1:])
         if b"expect" in headers:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        kept = [line for line in lines if not line.lower().startswith((b"expect:", b"connection:"))]
+        rest = [line for line in lines if not line.lower().startswith((b"expect:", b"connection:"))]
         body = await reader.readexactly(int(headers.get(b"content-length", 0)))
         size = headers.get(b"transfer-encoding") == b"chunked"
         while size:
             line = await reader.readuntil(b"\r\n")
             size = int(line.split(b";")[0], 16)
             body += line + await reader.readexactly(size + 2)
-        return b"\r\n".join([*kept, b"Connection: close", b"", b""]) + body
+        return b"\r\n".join([*rest, b"Connection: close", b"", b""]) + body
 
     def _stripped(self, request: bytes, header: str, key: str, secret: str) -> bytes:
         head, _, body = request.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         method, path, _ = first.split(" ")
         headers = dict(line.split(": ", 1) for line in lines)
-        gone = {header.lower(), "authorization", "x-amz-date", "host"}
-        kept = {name: value for name, value in headers.items() if name.lower() not in gone}
+        removed = {header.lower(), "authorization", "x-amz-date", "host"}
+        rest = {name: value for name, value in headers.items() if name.lower() not in removed}
         url = f"http://{self.upstream[0]}:{self.upstream[1]}{path}"
-        signed = AWSRequest(method, url, kept, body)
+        signed = AWSRequest(method, url, rest, body)
         S3SigV4Auth(Credentials(key, secret), "s3", "us-east-1").add_auth(signed)
         host = f"Host: {urlsplit(url).netloc}"
-        named = [first, host, *(f"{name}: {value}" for name, value in signed.headers.items())]
-        return "\r\n".join([*named, "", ""]).encode() + body
+        fields = [first, host, *(f"{name}: {value}" for name, value in signed.headers.items())]
+        return "\r\n".join([*fields, "", ""]).encode() + body
 
     async def _answer(self, fault: Fault | None, request: bytes, method: str, writer) -> None:
         kind = fault.kind if fault else ""
@@ -174,7 +174,7 @@ class FaultProxy:
             head = f"HTTP/1.1 503 Slow Down\r\nConnection: close\r\n{after}Content-Length: "
             writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
             return await writer.drain()
-        reply = await self._asked(request)
+        reply = await self._forwarded(request)
         if kind == LOST:
             return _reset(writer)
         end = reply.find(b"\r\n\r\n") + 4
@@ -184,10 +184,10 @@ class FaultProxy:
         if kind == STALL:
             await asyncio.sleep(self.stall_s)
         if kind == RESET_BODY:
-            await asyncio.sleep(0.05)  # a reset throws away what the client has not read yet
+            await asyncio.sleep(0.05)  # a reset discards what the client has not read yet
             _reset(writer)
 
-    async def _asked(self, request: bytes) -> bytes:
+    async def _forwarded(self, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(*self.upstream, limit=1 << 24)
         writer.write(request)
         await writer.drain()

@@ -1,12 +1,12 @@
-"""A hospital's network before an S3 server: TLS by the hospital's own CA, and a proxy to it.
+"""A hospital's network in front of an S3 server: TLS by the hospital's own CA, and a proxy.
 
     with HospitalNetwork(server.endpoint, folder, "s3.hospital.example") as network:
         os.environ["AWS_ENDPOINT_URL_S3"] = "https://s3.hospital.example"
         os.environ["AWS_CA_BUNDLE"] = str(network.ca)
         os.environ["HTTPS_PROXY"] = network.proxy
 
-The hosts have no address: they can be reached only through the proxy. `network.endpoint` is the
-same TLS without the proxy.
+The hosts have no address: only the proxy reaches them. `network.endpoint` is the same TLS without
+the proxy.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ ENDS = OSError, asyncio.IncompleteReadError, asyncio.CancelledError
 
 
 class HospitalNetwork:
-    """Listens on free ports of this machine until closed; `asked` lists the proxy's hosts."""
+    """Listens on free ports until closed; `asked` lists the hosts that the proxy was asked for."""
 
     def __init__(self, upstream: str, folder: Path, *hosts: str) -> None:
         address = urlsplit(upstream)
@@ -33,7 +33,7 @@ class HospitalNetwork:
         self.certificate = authority.issue_cert("127.0.0.1", "localhost", *hosts)
         self.asked: list[str] = []
         self.served = 0
-        """Connections that came as far as the server."""
+        """The number of connections whose TLS handshake succeeded."""
         self.loop = asyncio.new_event_loop()
 
     def __enter__(self) -> "HospitalNetwork":
@@ -78,7 +78,7 @@ class HospitalNetwork:
 
 
 async def _joined(reader, writer, host: str, port: int) -> None:
-    """Bytes both ways until either side ends."""
+    """Pass bytes both ways until either side ends."""
     up_reader, up_writer = await asyncio.open_connection(host, port)
     with closing(up_writer):
         ways = [_passed(reader, up_writer), _passed(up_reader, writer)]

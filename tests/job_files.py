@@ -10,7 +10,7 @@ NAMES = sorted(file.stem for file in FOLDER.glob("*.py"))
 
 
 def load(name: str) -> ModuleType:
-    """Load the module `jobs/<name>.py` anew."""
+    """Load a new copy of the module `jobs/<name>.py`."""
     spec = importlib.util.spec_from_file_location(f"job_{name}", FOLDER / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

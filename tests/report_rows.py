@@ -114,7 +114,7 @@ def table(rows: list[dict], run_id: str = RUN, measuring: str = "c" * 64) -> pa.
 
 
 def reading(rows: pa.Table) -> Callable[..., pa.Table]:
-    """Replaces `fundus.ledger.table.read`: returns these rows from memory."""
+    """Return a replacement of `fundus.ledger.table.read` that reads these rows from memory."""
 
     def read(place: str, columns: Any = None, version: Any = None, where: Any = None) -> pa.Table:
         found = rows if where is None else rows.filter(where)

@@ -1,4 +1,4 @@
-"""A real S3 server for the tests: SeaweedFS in one process, on free ports and a folder of its own.
+"""A real S3 server for the tests: SeaweedFS in one process, on free ports and in its own folder.
 
     with Server(folder) as server:
         server.bucket()
@@ -22,7 +22,7 @@ from botocore.config import Config
 
 READY_S = 60
 PUBLIC = "public"
-"""A bucket that is always there; the identity `stranger` may read it and no other."""
+"""A bucket that always exists; the identity `stranger` may read it and no other."""
 
 AWS_HOSTS = (
     "s3.eu-central-1.amazonaws.com",
@@ -33,7 +33,7 @@ AWS_HOSTS = (
 
 
 class Server:
-    """SeaweedFS on ports of this machine. `kill` and `start` again: the same ports and objects."""
+    """SeaweedFS on this machine. `kill` and `start` keep its ports and objects."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client must find in its environment to reach this server, and no other."""
+        """The variables by which a client reaches this server, and no other."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.key,
@@ -68,7 +68,7 @@ class Server:
         }
 
     def start(self) -> None:
-        """Start the server, and wait until it has taken an object."""
+        """Start the server, and wait until it has accepted an object."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "s3.json").write_text(json.dumps(self._identities()))
         with (self.folder / "weed.log").open("ab") as log:
@@ -81,7 +81,7 @@ class Server:
         self._wait()
 
     def kill(self) -> None:
-        """SIGKILL: what it had acknowledged is on the disk, the rest is lost."""
+        """Kill with SIGKILL: acknowledged objects are on the disk, the rest is lost."""
         assert self.process
         self.process.kill()
         self.process.wait()
@@ -95,7 +95,7 @@ class Server:
 
     @cached_property
     def client(self):
-        """A boto3 client straight to the server, whatever the environment says."""
+        """A boto3 client that connects directly to the server, whatever the environment says."""
         return boto3.session.Session().client(
             "s3",
             endpoint_url=self.endpoint,
@@ -112,7 +112,7 @@ class Server:
         return name
 
     def _own_environment(self) -> dict[str, str]:
-        """Without its clients' credentials: it would take them for its own administrator's."""
+        """Leave out its clients' credentials: it would take them for its administrator's."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         return own | {"TMPDIR": str(self.folder), "GOMEMLIMIT": "300MiB"}
 
@@ -132,14 +132,14 @@ class Server:
             "master.port": master,
             "volume.port": volume,
             "admin.port": admin,
-            # Names of AWS that stand for this server: a bucket may stand before them.
+            # Host names of AWS that this server answers to, also after the name of a bucket.
             "s3.domainName": ",".join(AWS_HOSTS),
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "s3.localSocket": self.folder / "s3.sock",
             "idleTimeout": 5,
-            # A bucket of a test takes a volume or two; by default there are as many as the disk has
-            # free gigabytes, and a long run of the tests used them up.
+            # Each test's bucket takes a volume or two. A long test run used up the default, which
+            # is one volume per free gigabyte of the disk.
             "volume.max": 1000,
             "s3.autoCreateBucket": "false",
             "s3.allowDeleteBucketNotEmpty": "false",
@@ -152,11 +152,11 @@ class Server:
             return {"name": name, "credentials": credentials, "actions": actions}
 
         everything = ["Admin", "Read", "Write", "List", "Tagging"]
-        little = [f"Read:{PUBLIC}", f"List:{PUBLIC}"]
+        public_only = [f"Read:{PUBLIC}", f"List:{PUBLIC}"]
         return {
             "identities": [
                 identity("owner", self.key, self.secret, everything),
-                identity("stranger", self.stranger_key, self.stranger_secret, little),
+                identity("stranger", self.stranger_key, self.stranger_secret, public_only),
             ]
         }
 
@@ -184,9 +184,9 @@ class Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports whose twins 10,000 above (gRPC) are free too, and which no client is given by chance.
+    """Free ports whose twins 10,000 above (gRPC) are free too.
 
-    All lie below the ephemeral range (32768 and up on Linux), so none is taken before a restart.
+    All lie below the ephemeral range (32768 and up on Linux): no client takes one before a restart.
     """
     found: list[int] = []
     while len(found) < count:

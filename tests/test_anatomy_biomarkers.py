@@ -29,7 +29,7 @@ eyes = st.builds(
 )
 
 
-def test_ratios_of_ellipses_known_by_hand():
+def test_ratios_of_ellipses_match_hand_calculation():
     mask = compose(ellipse(64, 64, 30, 40), ellipse(64, 70, 18, 20))
     measured = measure(mask)
     assert measured.vcdr == 40 / 80 == vcdr(mask)
@@ -44,14 +44,14 @@ def test_extents_count_both_ends():
     assert vcdr(mask) == 1 / 7
 
 
-def test_a_concentric_rim_is_as_wide_everywhere():
+def test_a_concentric_rim_is_equally_wide_everywhere():
     mask = compose(ellipse(64, 64, 50, 50), ellipse(64, 64, 30, 30))
     measured = measure(mask, "OD")
     widths = astuple(measured)[3:]
     assert widths == pytest.approx([20 / 100] * 4, abs=0.003)
 
 
-def test_rim_widths_of_a_cup_off_centre_known_by_geometry():
+def test_rim_widths_of_an_off_centre_cup_match_geometry():
     radius, cup, right, lower = 50.0, 25.0, 10.0, 12.0
     mask = compose(ellipse(64, 64, radius, radius), ellipse(64 + right, 64 + lower, cup, cup))
     around = np.deg2rad(np.linspace(-22.5, 22.5, 2001))
@@ -76,14 +76,14 @@ def test_where_a_ray_misses_the_cup_the_rim_reaches_the_centre():
     assert measured.rim_temporal == pytest.approx(0.5, abs=0.003)
 
 
-def test_without_laterality_the_sides_are_undefined_and_the_rest_is_not():
+def test_without_laterality_only_the_nasal_and_temporal_rim_are_undefined():
     mask = compose(ellipse(64, 64, 40, 40), ellipse(60, 64, 20, 20))
     assert measure(mask, None) == replace(measure(mask, "OD"), rim_nasal=None, rim_temporal=None)
     with pytest.raises(ValueError, match="right"):
         measure(mask, "right")
 
 
-def test_nothing_is_zero_where_nothing_is_known():
+def test_unknown_measures_are_undefined_and_not_zero():
     nothing = np.zeros((SIDE, SIDE), np.uint8)
     disc_alone = compose(ellipse(64, 64, 40, 40), nothing)
     for mask in (nothing, disc_alone):
@@ -93,7 +93,7 @@ def test_nothing_is_zero_where_nothing_is_known():
 
 @settings(max_examples=30)
 @given(eyes)
-def test_a_right_eye_measures_as_the_left_eye_that_mirrors_it(mask):
+def test_a_right_eye_measures_like_its_mirrored_left_eye(mask):
     right, left = measure(mask, "OD"), measure(mask[:, ::-1], "OS")
     assert astuple(right) == pytest.approx(astuple(left), abs=1e-3)
     assert right.rim_nasal == measure(mask, "OS").rim_temporal
@@ -101,6 +101,6 @@ def test_a_right_eye_measures_as_the_left_eye_that_mirrors_it(mask):
 
 @settings(max_examples=30)
 @given(eyes, st.integers(-12, 12), st.integers(-12, 12))
-def test_vcdr_knows_neither_place_nor_side(mask, down, right):
+def test_vcdr_depends_on_neither_place_nor_side(mask, down, right):
     assert vcdr(np.roll(mask, (down, right), (0, 1))) == vcdr(mask)
     assert vcdr(mask[:, ::-1]) == vcdr(mask)

@@ -14,7 +14,7 @@ def test_refuge_values_become_background_rim_and_cup():
 
 
 @pytest.mark.parametrize(
-    ("convert", "pixels", "named"),
+    ("convert", "pixels", "reason"),
     [
         (labels.from_refuge, [[0, 127, 255]], "127"),
         (labels.from_plain, [[0, 1, 2, 3]], "3"),
@@ -23,8 +23,8 @@ def test_refuge_values_become_background_rim_and_cup():
         (labels.from_refuge, [[[0, 128, 255]]], "one channel"),
     ],
 )
-def test_unknown_values_are_refused_by_name(convert, pixels, named):
-    with pytest.raises(ValueError, match=named):
+def test_unexpected_masks_are_refused_with_a_reason(convert, pixels, reason):
+    with pytest.raises(ValueError, match=reason):
         convert(np.array(pixels, np.uint8))
 
 
@@ -32,13 +32,13 @@ def test_unknown_values_are_refused_by_name(convert, pixels, named):
     ("consensus", "expected"),
     [(1, [0, 1, 1, 2, 2]), (3, [0, 0, 0, 1, 2]), (4, [0, 0, 0, 0, 2])],
 )
-def test_soft_maps_are_cut_where_enough_readers_agree(consensus, expected):
+def test_soft_maps_are_cut_where_enough_experts_agree(consensus, expected):
     disc = np.array([[0, 64, 127, 191, 255]], np.uint8)
     cup = np.array([[0, 0, 0, 64, 255]], np.uint8)
     assert labels.from_soft(disc, cup, consensus=consensus).tolist() == [expected]
 
 
-def test_binary_pictures_need_no_cup():
+def test_binary_masks_need_no_cup():
     disc = np.array([[0, 255, 255]], np.uint8)
     assert labels.from_binary(disc).tolist() == [[0, 1, 1]]
     assert labels.from_binary(disc, np.array([[1, 0, 1]])).tolist() == [[0, 1, 2]]

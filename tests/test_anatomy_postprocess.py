@@ -11,7 +11,7 @@ from fundus.anatomy.postprocess import clean, oval
 
 
 def drawn(side, *, disc, cup):
-    """Probabilities of two filled circles, each (x, y, radius), or None for none."""
+    """Probabilities of two filled circles, each (x, y, radius) or None."""
     maps = np.zeros((2, side, side), np.float32)
     for plane, circle in zip(maps, (disc, cup), strict=True):
         if circle:
@@ -20,7 +20,7 @@ def drawn(side, *, disc, cup):
     return maps
 
 
-def test_stray_pieces_go_and_holes_are_filled():
+def test_stray_pieces_are_removed_and_holes_are_filled():
     maps = drawn(64, disc=(32, 32, 20), cup=(30, 33, 9))
     expected = clean(maps)
     maps[0, 20, 32] = 0.1
@@ -56,14 +56,14 @@ def solidity(region):
 
 
 def test_an_oval_keeps_area_place_and_tilt():
-    """A tilted ellipse stays, and loses the lobe that a vessel gave it."""
+    """A tilted ellipse keeps its shape and loses the lobe that a vessel gave it."""
     ellipse = np.zeros((128, 128), np.uint8)
     cv2.ellipse(ellipse, ((60.0, 70.0), (50.0, 80.0), 30.0), 1, cv2.FILLED)
     lobed = ellipse.copy()
     cv2.circle(lobed, (60, 28), 6, 1, cv2.FILLED)
-    for drawn_one, least in ((ellipse, 0.985), (lobed, 0.95)):
-        smooth = oval(drawn_one > 0)
-        assert smooth.sum() == pytest.approx(drawn_one.sum(), rel=0.01)
+    for shape, least in ((ellipse, 0.985), (lobed, 0.95)):
+        smooth = oval(shape > 0)
+        assert smooth.sum() == pytest.approx(shape.sum(), rel=0.01)
         overlap = 2 * (smooth & (ellipse > 0)).sum() / (smooth.sum() + ellipse.sum())
         assert overlap > least
         assert solidity(smooth) > 0.98
@@ -73,20 +73,20 @@ def test_an_oval_keeps_area_place_and_tilt():
     assert np.array_equal(oval(line), line)
 
 
-def test_what_is_missing_is_flagged():
+def test_a_missing_disc_or_cup_is_flagged():
     assert clean(drawn(32, disc=None, cup=None)).flags == ("no_disc",)
     assert clean(drawn(32, disc=(16, 16, 8), cup=None)).flags == ("no_cup",)
     assert clean(drawn(32, disc=None, cup=(16, 16, 8))).flags == ("no_disc", "cup_outside_disc")
 
 
-def test_thresholds_are_inclusive_and_apart():
+def test_thresholds_are_inclusive_and_separate():
     maps = np.stack([np.full((4, 4), 0.75), np.full((4, 4), 0.25)])
     assert (clean(maps, disc_threshold=0.75, cup_threshold=0.25).mask == 2).all()
     assert clean(maps, disc_threshold=0.76).flags == ("no_disc",)
 
 
 @pytest.mark.parametrize("fault", [np.nan, -0.1, 1.1])
-def test_what_is_no_probability_is_refused(fault):
+def test_values_that_are_no_probabilities_are_refused(fault):
     maps = drawn(16, disc=(8, 8, 4), cup=None)
     maps[1, 0, 0] = fault
     with pytest.raises(ValueError, match="probabilities"):

@@ -11,23 +11,23 @@ from fundus.anatomy.risk import RiskModel, logistic, referral_threshold
 
 
 def model(**other):
-    given = {"intercept": -3.0, "slope": 20.0, "vcdr_mean": 0.5, "vcdr_deviation": 0.1}
+    law = {"intercept": -3.0, "slope": 20.0, "vcdr_mean": 0.5, "vcdr_deviation": 0.1}
     about = {"healthy": 90, "glaucoma": 10, "set": "drawn", "digest": "0"}
-    return RiskModel(**{**given, "threshold": 0.25, "specificity": 0.95, **about, **other})
+    return RiskModel(**{**law, "threshold": 0.25, "specificity": 0.95, **about, **other})
 
 
-def odds(risk):
+def log_odds(risk):
     return math.log(risk / (1 - risk))
 
 
-def test_without_spread_it_is_logistic_regression():
+def test_without_spread_the_risk_is_logistic_regression():
     assert model().risk(0.6, 0.0) == pytest.approx(1 / (1 + math.exp(3 - 20 * 0.1)))
 
 
-def test_a_spread_as_wide_as_the_population_halves_the_trust():
-    """Reliability 1/2, so half of .1 above the mean, and a variance of .1^2 / 2 left over."""
+def test_a_spread_as_wide_as_the_population_halves_the_reliability():
+    """The reliability is 1/2: half of 0.1 above the mean, and a variance of 0.1^2 / 2 remains."""
     expected = (-3 + 20 * 0.05) / math.sqrt(1 + math.pi / 8 * 400 * 0.005)
-    assert odds(model().risk(0.6, 0.1)) == pytest.approx(expected)
+    assert log_odds(model().risk(0.6, 0.1)) == pytest.approx(expected)
 
 
 ratios, spreads = st.floats(0.01, 1), st.floats(0, 2)
@@ -43,23 +43,23 @@ def test_a_larger_vcdr_never_has_a_smaller_risk(pair, spread, slope, intercept):
 
 @settings(deadline=None)
 @given(st.tuples(ratios, ratios), st.tuples(spreads, spreads))
-def test_the_wider_the_spread_the_less_two_vcdrs_differ(vcdrs, pair):
+def test_a_wider_spread_brings_the_risks_of_two_vcdrs_closer(vcdrs, pair):
     low, high = sorted(vcdrs)
     narrow, wide = (
-        odds(model().risk(high, spread)) - odds(model().risk(low, spread))
+        log_odds(model().risk(high, spread)) - log_odds(model().risk(low, spread))
         for spread in sorted(pair)
     )
     assert wide <= narrow + 1e-9
 
 
-def test_an_eye_of_which_nothing_is_known_has_the_share_of_glaucoma():
+def test_an_immense_spread_gives_the_mean_risk_of_the_population():
     population = np.random.default_rng(0).normal(0.5, 0.1, 100_000)
     share = logistic(-3 + 20 * (population - 0.5)).mean()
     unknown = [model().risk(vcdr, 1e6) for vcdr in (0.1, 0.9)]
     assert unknown == pytest.approx([share, share], abs=0.01)
 
 
-def test_what_is_undefined_has_no_risk_and_no_referral():
+def test_an_undefined_measure_has_no_risk_and_no_referral():
     assert model().risk(None, None) is None and model().risk(0.5, None) is None
     assert model().referable(None) is None
     assert model().referable(0.25) is True and model().referable(0.2499) is False
@@ -69,14 +69,14 @@ def test_what_is_undefined_has_no_risk_and_no_referral():
     "wrong",
     [{"slope": -1.0}, {"vcdr_deviation": 0.0}, {"threshold": 0.0}, {"intercept": math.nan}],
 )
-def test_a_model_that_cannot_be_is_refused(wrong):
+def test_an_impossible_model_is_refused(wrong):
     with pytest.raises(ValueError, match="a risk model has"):
         model(**wrong)
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1, width=16), min_size=1), st.floats(0.01, 0.99))
-def test_the_threshold_is_the_least_that_spares_the_stated_share(risks, specificity):
+def test_the_threshold_is_the_lowest_with_the_stated_specificity(risks, specificity):
     healthy = np.array(risks)
     threshold = referral_threshold(healthy, specificity)
     if healthy.max() < 1:  # eyes at risk 1 are referred whatever the threshold

@@ -1,4 +1,4 @@
-"""Fetching through a network and a server that fail: a real S3 server behind a real proxy."""
+"""Fetching despite network and server faults: a real S3 server behind a fault proxy."""
 
 import random
 import threading
@@ -49,36 +49,34 @@ def reason(entry, retry=QUICK):
 
 
 @pytest.mark.parametrize("kind", [BUSY, RESET, RESET_BODY, TRUNCATE, STALL])
-def test_each_fault_is_waited_out(eye, faults, kind):
+def test_each_kind_of_fault_is_retried(eye, faults, kind):
     before = retries()
     faults(Fault(kind, "GET", count=3), stall_s=5)
     assert fetch(eye.uri, eye.etag, retry=QUICK) == EYE
     assert retries() == before + 3
 
 
-def test_a_body_that_broke_is_resumed_where_it_broke(eye, faults, monkeypatch):
+def test_a_broken_body_is_resumed_where_it_broke(eye, faults, monkeypatch):
     proxy = faults(Fault(TRUNCATE, "GET", count=4))
-    asked = []
+    requests = []
     once = objects.s3.once
-    monkeypatch.setattr(objects.s3, "once", lambda *a, **kw: asked.append(kw) or once(*a, **kw))
+    monkeypatch.setattr(objects.s3, "once", lambda *a, **kw: requests.append(kw) or once(*a, **kw))
     assert fetch(eye.uri, eye.etag, retry=QUICK) == EYE
     assert proxy.faults[TRUNCATE] == 4
-    starts = [int(kw.get("Range", "bytes=0-")[6:-1]) for kw in asked]
+    starts = [int(kw.get("Range", "bytes=0-")[6:-1]) for kw in requests]
     assert starts == sorted(set(starts)) and starts[1] > 1_000_000, "never from the beginning"
-    assert {kw["IfMatch"] for kw in asked} == {f'"{eye.etag}"'}
+    assert {kw["IfMatch"] for kw in requests} == {f'"{eye.etag}"'}
 
 
 @pytest.mark.parametrize("answered", [None, "bytes=7-", "bytes=0-1999999", "bytes=500000-1500000"])
-def test_a_server_that_sends_other_bytes_than_were_asked_for_is_not_believed(
-    eye, faults, monkeypatch, answered
-):
+def test_a_reply_with_other_bytes_than_requested_is_refused(eye, faults, monkeypatch, answered):
     """Whole bodies, or other parts than the missing one, would give a corrupt picture."""
     once = objects.s3.once
     faults(Fault(TRUNCATE, "GET"))
 
-    def with_another_range(*args, Range=None, **asked):
-        other = {"Range": answered} if Range and answered else {}
-        return once(*args, **asked, **other)
+    def with_another_range(*args, Range=None, **others):
+        replaced = {"Range": answered} if Range and answered else {}
+        return once(*args, **others, **replaced)
 
     monkeypatch.setattr(objects.s3, "once", with_another_range)
     refusal = ("read_failed", "the storage sends other bytes than were asked for")
@@ -87,7 +85,7 @@ def test_a_server_that_sends_other_bytes_than_were_asked_for_is_not_believed(
         objects.read(eye.uri, eye.etag, 500_000, 1_000_000, QUICK)
 
 
-def test_an_object_that_changed_is_never_put_together_from_two(s3, bucket, eye, faults):
+def test_a_changed_object_is_never_joined_from_two_versions(s3, bucket, eye, faults):
     proxy = faults(Fault(STALL, "GET", "eye.jpg"), stall_s=5)
 
     def change():
@@ -101,14 +99,14 @@ def test_an_object_that_changed_is_never_put_together_from_two(s3, bucket, eye, 
     writer.join()
 
 
-def test_the_server_is_left_alone_for_as_long_as_it_asks(eye, faults):
+def test_the_next_try_waits_for_as_long_as_the_server_demands(eye, faults):
     faults(Fault(BUSY, "GET", retry_after_s=1))
     start = time.monotonic()
     assert fetch(eye.uri, eye.etag, retry=QUICK) == EYE
     assert time.monotonic() - start > 1
 
 
-def test_patience_ends_after_so_many_tries_and_after_so_long(eye, faults):
+def test_fetching_gives_up_after_its_tries_or_its_deadline(eye, faults):
     proxy = faults(Fault(BUSY, "GET", count=99))
     assert reason(eye) == ("read_failed", "the storage is busy or at fault (503 SlowDown)")
     assert proxy.faults[BUSY] == QUICK.tries
@@ -117,31 +115,31 @@ def test_patience_ends_after_so_many_tries_and_after_so_long(eye, faults):
     assert time.monotonic() - start < 3
 
 
-def test_a_server_that_is_killed_and_comes_back_is_waited_for(tmp_path, monkeypatch):
+def test_a_killed_server_is_waited_for_until_it_restarts(tmp_path, monkeypatch):
     with Server(tmp_path) as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         archive = f"s3://{server.bucket()}/eyes"
         place = open_place(archive)
         etag = place.put("eye.jpg", EYE)
-        looks = (
+        reads = (
             lambda: fetch(f"{archive}/eye.jpg", etag) == EYE,
             lambda: [entry.uri for entry in walk(archive)] == [f"{archive}/eye.jpg"],
         )
-        for look in looks:
+        for read in reads:
             server.kill()
-            again = threading.Timer(1, server.start)
-            again.start()
-            assert look()
-            again.join()
+            restart = threading.Timer(1, server.start)
+            restart.start()
+            assert read()
+            restart.join()
         server.kill()
         monkeypatch.setattr("fundus.storage.places.PATIENT", QUICK)
-        for look in (lambda: walk(archive, retry=QUICK), lambda: open_place(archive)):
+        for read in (lambda: walk(archive, retry=QUICK), lambda: open_place(archive)):
             with pytest.raises(ValueError, match="the connection to the storage failed"):
-                look()
+                read()
 
 
-def test_what_will_not_pass_is_not_tried_again(s3, bucket, eye, faults, monkeypatch):
+def test_permanent_failures_are_not_retried(s3, bucket, eye, faults, monkeypatch):
     proxy = faults()
     s3.client.delete_object(Bucket=bucket, Key="eye.jpg")
     assert reason(eye) == ("read_failed", "it is not there (NoSuchKey)")
@@ -153,46 +151,46 @@ def test_what_will_not_pass_is_not_tried_again(s3, bucket, eye, faults, monkeypa
     assert len(proxy.requests) == 2
 
 
-def test_more_bytes_than_are_read_are_refused_unread(eye, monkeypatch):
+def test_an_object_above_the_size_limit_is_refused_unread(eye, monkeypatch):
     monkeypatch.setattr(objects, "MAX_BYTES", 1_000_000)
     assert reason(eye) == ("too_large", "too many bytes (3000000; at most 1000000)")
 
 
-def test_many_come_in_order_and_no_more_than_asked_for_are_in_flight(s3, bucket, monkeypatch):
+def test_many_objects_come_in_order_and_few_are_in_flight(s3, bucket, monkeypatch):
     for number in range(30):
         s3.client.put_object(Bucket=bucket, Key=f"{number:02}.jpg", Body=b"%d" % number)
     entries = sorted(walk(f"s3://{bucket}"), key=lambda entry: entry.uri)
     entries[5] = Entry(f"s3://{bucket}/gone.jpg", "0", 1)
     entries[7] = Entry(f"s3://{bucket}/link.jpg", "link", 0, "unsupported", "a link")
-    flying, most, lock = set(), [], threading.Lock()
+    in_flight, counts, lock = set(), [], threading.Lock()
     once = objects.s3.once
 
-    def watched(*args, **asked):
+    def watched(*args, **request):
         with lock:
-            flying.add(asked["Key"])
-            most.append(len(flying))
-        time.sleep(random.Random(asked["Key"]).random() / 50)
+            in_flight.add(request["Key"])
+            counts.append(len(in_flight))
+        time.sleep(random.Random(request["Key"]).random() / 50)
         try:
-            return once(*args, **asked)
+            return once(*args, **request)
         finally:
-            flying.discard(asked["Key"])
+            in_flight.discard(request["Key"])
 
     monkeypatch.setattr(objects.s3, "once", watched)
     found = dict(fetch_many(entries, at_once=4))
-    assert list(found) == list(range(30)) and 2 <= max(most) <= 4
+    assert list(found) == list(range(30)) and 2 <= max(counts) <= 4
     assert found[5].status == "read_failed" and found[7].reason == "a link"
     sound = set(range(30)) - {5, 7}
     assert {n: found[n] for n in sound} == {n: b"%d" % n for n in sound}
 
 
-def test_what_follows_a_slow_object_is_fetched_in_the_meantime(tmp_path, monkeypatch):
+def test_objects_after_a_slow_one_are_fetched_in_the_meantime(tmp_path, monkeypatch):
     for number in range(20):
         (tmp_path / f"{number:02}.jpg").write_bytes(b"%d" % number)
-    others_came = threading.Barrier(8)
+    together = threading.Barrier(8)
 
     def slow_first(uri, etag, retry):
         if int(uri[-6:-4]) < 8:
-            others_came.wait(20)  # breaks, and raises, unless eight are here at once
+            together.wait(20)  # raises unless eight wait at once
         return uri.encode()
 
     monkeypatch.setattr("fundus.archive.fetch.fetch", slow_first)
@@ -216,7 +214,7 @@ def test_large_objects_are_held_one_at_a_time(tmp_path, monkeypatch):
     many.close()
 
 
-def test_through_faults_of_every_kind_all_bytes_are_right(s3, bucket, faults):
+def test_all_bytes_are_right_despite_faults_of_every_kind(s3, bucket, faults):
     sent = {f"{n}.jpg": random.Random(n).randbytes(1 << (n % 20)) for n in range(150)}
     for key, data in sent.items():
         s3.client.put_object(Bucket=bucket, Key=key, Body=data)

@@ -21,7 +21,7 @@ def test_a_hospital_on_s3_is_listed_to_the_last_member(s3, bucket, fundus_data):
         for number, data in fetch_many(found)
         if isinstance(data, Exception) and not found[number].status
     ]
-    assert not unread, "what is broken inside is still read"
+    assert not unread, "an object that is broken inside is still read"
 
 
 def test_the_same_seed_makes_the_same_bytes(tmp_path, fundus_data):

@@ -21,7 +21,7 @@ def names(entries):
     return [entry.uri.rsplit("/", 1)[1] for entry in entries]
 
 
-def test_every_file_is_listed_once_hidden_and_deep_ones_too(tmp_path):
+def test_every_file_is_listed_once_including_hidden_and_deep_ones(tmp_path):
     for name in ("b.jpg", "a.png", ".hidden", "notes.txt", "day/eye.jpg", "day/more/eye.tif"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,14 +34,14 @@ def test_every_file_is_listed_once_hidden_and_deep_ones_too(tmp_path):
 
 
 @pytest.mark.parametrize("name", [b"100% a#b?c.jpg", "äuge \u2603.jpg".encode(), b"\xff\xe9.jpg"])
-def test_any_file_name_makes_a_uri_that_leads_back(tmp_path, name):
+def test_any_file_name_makes_a_uri_by_which_it_is_read(tmp_path, name):
     (tmp_path / os.fsdecode(name)).write_bytes(b"bytes")
     (entry,) = walk(str(tmp_path))
     assert entry.uri.isascii() and fetch(entry.uri, entry.etag) == b"bytes"
     assert list(walk(tmp_path.as_uri())) == [entry]
 
 
-def test_a_changed_file_has_another_etag_and_its_old_entry_is_not_read(tmp_path):
+def test_a_changed_file_has_another_etag_and_its_old_entry_is_refused(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"one")
     (before,) = walk(str(tmp_path))
@@ -57,7 +57,7 @@ def test_a_changed_file_has_another_etag_and_its_old_entry_is_not_read(tmp_path)
         fetch(after.uri, after.etag)
 
 
-def test_what_is_no_plain_file_is_listed_with_its_reason_and_never_opened(tmp_path):
+def test_special_files_are_listed_with_a_reason_and_never_opened(tmp_path):
     archive = tmp_path / "archive"
     (archive / "x.png").mkdir(parents=True)
     (archive / "x.png" / "inside.jpg").write_bytes(b"1")
@@ -81,7 +81,7 @@ def test_what_is_no_plain_file_is_listed_with_its_reason_and_never_opened(tmp_pa
     assert all(entry.error for entry in found.values() if entry.status)
 
 
-def test_a_pipe_that_took_a_files_name_is_not_waited_for(tmp_path):
+def test_a_pipe_that_replaced_a_file_is_not_waited_for(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"1")
     (entry,) = walk(str(tmp_path))
@@ -99,7 +99,7 @@ def test_results_inside_the_archive_are_left_out(tmp_path):
     assert names(entries) == ["a.jpg", "results.jpg"]
 
 
-def test_a_foreign_scheme_and_what_is_not_there_are_refused_in_a_sentence(tmp_path):
+def test_unknown_schemes_and_missing_places_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="ftp:// is not read: give a folder or one of s3://, gs:"):
         walk("ftp://server/eyes")
     with pytest.raises(ValueError, match="is not a folder"):
@@ -111,7 +111,7 @@ def test_a_foreign_scheme_and_what_is_not_there_are_refused_in_a_sentence(tmp_pa
     assert "SECRET" not in str(refused.value)
 
 
-def test_folders_deeper_than_calls_may_go_are_listed(tmp_path):
+def test_folders_deeper_than_the_recursion_limit_are_listed(tmp_path):
     deep = tmp_path
     for _ in range(sys.getrecursionlimit() + 100):
         deep = deep / "d"
@@ -121,14 +121,14 @@ def test_folders_deeper_than_calls_may_go_are_listed(tmp_path):
     subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest could not
 
 
-def test_a_folder_too_large_to_be_sorted_is_listed_all_the_same(tmp_path, monkeypatch):
+def test_a_folder_too_large_to_sort_is_listed_completely(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "SORTED", 3)
     for number in range(20):
         (tmp_path / f"{number}.jpg").write_bytes(b"1")
     assert sorted(names(walk(str(tmp_path)))) == sorted(f"{n}.jpg" for n in range(20))
 
 
-def test_the_filters_choose_by_suffix_by_name_and_by_time(tmp_path):
+def test_filters_select_by_suffix_name_and_time(tmp_path):
     for name in ("a.JPG", "b.png", "2027/c.jpg", "2028/d.jpg", "old.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
@@ -164,26 +164,26 @@ SYSTEM = {
 PICTURES = ["a.jpg", "day/Thumbs.db.jpg", "day/_b.jpg", "eaDir/c.jpg", "icon", "nfs", "trash/d.jpg"]
 
 
-def test_system_files_are_left_out_and_counted_unless_wanted(tmp_path):
-    root = tmp_path / "@Recycle"  # a name of the root's own does not count
+def test_system_files_are_left_out_and_counted_unless_requested(tmp_path):
+    root = tmp_path / "@Recycle"  # the root's own name does not count
     for name in [*PICTURES, *chain.from_iterable(SYSTEM.values())]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"1")
     left_out = Counter()
     found = [decode(e.uri).partition("/@Recycle/")[2] for e in walk(str(root), left_out=left_out)]
     assert sorted(found) == PICTURES
-    left_out["@eaDir"] -= 1  # its folder a.jpg is an entry of its own, as one named like a picture
+    left_out["@eaDir"] -= 1  # its folder a.jpg is an entry too, since its name is that of a picture
     assert left_out == {kind: len(names) for kind, names in SYSTEM.items()}
     assert len(list(walk(str(root), system_files=True))) == len(PICTURES) + left_out.total() + 1
     left_out.clear()
     assert len(list(walk(str(root), suffixes=[".png"], left_out=left_out))) == 0
-    # What is not wanted anyway is not counted; what the zip holds is not known.
+    # A file of another suffix is not counted; a zip is, as its members are unknown.
     assert left_out == {"._*": 1, "lost+found": 1}
     (tmp_path / "list.txt").write_text(f"{root}/._a.jpg\n{root}/lost+found/old.zip")
     assert names(walk(f"@{tmp_path}/list.txt")) == ["._a.jpg", "old.zip"]
 
 
-def test_a_list_names_paths_and_uris_each_once(tmp_path):
+def test_a_list_may_mix_paths_and_uris_and_gives_each_once(tmp_path):
     for name in ("a b.jpg", "c.jpg", "d.jpg"):
         (tmp_path / name).write_bytes(b"1")
     listing = tmp_path / "list.txt"
@@ -220,7 +220,7 @@ def test_a_list_that_names_an_object_in_several_ways_lists_it_once(tmp_path, mon
 
 @pytest.fixture
 def fill(s3, bucket):
-    """Puts empty objects, or such as are given, into the bucket."""
+    """Puts objects into the bucket: empty, or with the contents of their key."""
 
     def put(*keys, **contents):
         for key in keys:
@@ -233,7 +233,7 @@ def fill(s3, bucket):
 def test_every_object_below_a_prefix_is_listed_once_with_the_etag_that_reads_it(s3, bucket, fill):
     keys = ["eyes/a.jpg", "eyes/day 1/ü?#%.jpg", "eyes/day-1/b.jpg", "eyes/day/b!/c.jpg"]
     fill(*keys, "eyes.jpg", "eyes2/x.jpg", "other/y.jpg")
-    s3.client.put_object(Bucket=bucket, Key="eyes/day/", Body=b"")  # a mark of a folder
+    s3.client.put_object(Bucket=bucket, Key="eyes/day/", Body=b"")  # a folder marker
     for archive in (f"s3://{bucket}/eyes", f"s3://{bucket}/eyes/"):
         found = list(walk(archive))
         assert len(found) == 4 and all(entry.uri.isascii() for entry in found)
@@ -245,12 +245,12 @@ def test_every_object_below_a_prefix_is_listed_once_with_the_etag_that_reads_it(
 
 
 @pytest.mark.s3
-def test_pages_and_prefixes_are_put_together_without_loss(s3, bucket, fill, monkeypatch):
-    """Pages of 7: a wide folder is listed in order, narrow ones are split."""
+def test_pages_and_prefixes_are_joined_without_loss(s3, bucket, fill, monkeypatch):
+    """With pages of 7, a wide folder is listed in order and narrow ones are split."""
     once = buckets.s3.once
     monkeypatch.setattr(buckets.s3, "once", lambda *a, **kw: once(*a, **kw, MaxKeys=7))
     keys = [f"wide/{n:02}/{m}.jpg" for n in range(12) for m in range(3)]
-    # Neighbours that servers sort each in its own way.
+    # Neighbouring keys, which different servers sort differently.
     keys += [f"wide/03{mark}{n}.jpg" for mark in "-. +" for n in "ab"]
     keys += [f"narrow/{n}/{m}/{k}.jpg" for n in "abc" for m in "de" for k in range(9)]
     fill(*keys, "top.jpg")
@@ -261,7 +261,7 @@ def test_pages_and_prefixes_are_put_together_without_loss(s3, bucket, fill, monk
 
 
 @pytest.mark.s3
-def test_an_s3_archive_takes_the_same_filters_and_leaves_the_results_out(s3, bucket, fill):
+def test_filters_apply_to_an_s3_archive_and_results_are_left_out(s3, bucket, fill):
     fill("in/a.jpg", "in/b.png", "in/results/c.jpg", "in/results2/d.jpg")
     archive, results = f"s3://{bucket}/in", f"s3://{bucket}/in/results"
     found = names(walk(archive, leave_out=results, suffixes=[".jpg"]))
@@ -270,11 +270,11 @@ def test_an_s3_archive_takes_the_same_filters_and_leaves_the_results_out(s3, buc
 
 
 @pytest.mark.s3
-def test_a_listing_without_etags_is_read_by_the_time_of_change(s3, bucket, fill, monkeypatch):
+def test_a_listing_without_etags_is_read_by_modification_time(s3, bucket, fill, monkeypatch):
     once = buckets.s3.once
 
-    def bare(call, *args, **asked):
-        reply = once(call, *args, **asked)
+    def bare(call, *args, **request):
+        reply = once(call, *args, **request)
         for item in reply.get("Contents", []):
             del item["ETag"]
             if item["Key"] == "changed.jpg":
@@ -291,7 +291,7 @@ def test_a_listing_without_etags_is_read_by_the_time_of_change(s3, bucket, fill,
 
 
 @pytest.mark.s3
-def test_on_s3_system_files_and_marks_of_folders_are_left_out(s3, bucket, fill):
+def test_system_files_and_folder_markers_on_s3_are_left_out(s3, bucket, fill):
     fill("@Recycle/1 2/a.jpg", "@Recycle/1 2/day_$folder$", "@Recycle/1 2/day\\")
     fill("@Recycle/1 2/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "@Recycle/1 2/b/._a.jpg")
     left_out = Counter()
@@ -300,7 +300,7 @@ def test_on_s3_system_files_and_marks_of_folders_are_left_out(s3, bucket, fill):
 
 
 @pytest.mark.s3
-def test_what_is_listed_and_left_halfway_leaves_no_thread_behind(s3, bucket, fill):
+def test_a_listing_can_be_closed_halfway(s3, bucket, fill):
     fill(*(f"{n}/{m}.jpg" for n in range(20) for m in range(5)))
     found = walk(f"s3://{bucket}")
     next(found)
@@ -308,8 +308,8 @@ def test_what_is_listed_and_left_halfway_leaves_no_thread_behind(s3, bucket, fil
 
 
 @pytest.mark.s3
-def test_a_process_that_fails_in_the_middle_of_a_listing_ends(s3, bucket, fill):
-    """Its threads once waited for ever for a reader that was gone."""
+def test_a_process_that_fails_in_the_middle_of_a_listing_exits(s3, bucket, fill):
+    """Its threads once waited forever for a reader that was gone."""
     fill(*(f"{n}/{m}.jpg" for n in range(30) for m in range(3)))
     script = (
         "from fundus.archive.listing import walk\n"
@@ -376,9 +376,9 @@ def test_other_storage_is_listed_and_read_through_fsspec(monkeypatch):
         walk("memory://nothing")
 
 
-def test_whatever_other_storage_raises_is_a_reason_that_names_its_kind_alone(monkeypatch):
+def test_an_error_of_other_storage_is_a_reason_that_names_only_its_type(monkeypatch):
     class HttpError(Exception):
-        """As gcsfs has it: no OSError."""
+        """Like that of gcsfs: no OSError."""
 
     def refuse(*_, **__):
         raise HttpError("Planted")
@@ -398,20 +398,20 @@ def test_whatever_other_storage_raises_is_a_reason_that_names_its_kind_alone(mon
         walk("memory://ward")
 
 
-def test_storage_whose_package_is_missing_says_which(monkeypatch):
+def test_storage_without_its_package_names_the_package(monkeypatch):
     with pytest.raises(ValueError, match="gs:// needs the package gcsfs"):
         walk("gs://clinic/eyes")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-8"])
-def test_a_list_is_read_in_the_encodings_that_systems_write(tmp_path, encoding):
+def test_a_list_is_read_in_all_common_encodings(tmp_path, encoding):
     (tmp_path / "ü.jpg").write_bytes(b"1")
     listing = tmp_path / "list.txt"
     listing.write_bytes(f"{tmp_path}/ü.jpg\r\n".encode(encoding))
     assert [entry.status for entry in walk(f"@{listing}")] == [""]
 
 
-def test_a_list_with_quotation_marks_and_marks_of_joined_lists_is_read(tmp_path):
+def test_a_list_with_quotation_marks_and_byte_order_marks_is_read(tmp_path):
     for name in ("a b.jpg", "c.jpg", "d'e.jpg"):
         (tmp_path / name).write_bytes(b"1")
     listing = tmp_path / "list.txt"
@@ -420,7 +420,7 @@ def test_a_list_with_quotation_marks_and_marks_of_joined_lists_is_read(tmp_path)
     assert [entry.status for entry in walk(f"@{listing}")] == [""] * 3
 
 
-def test_a_list_in_utf_16_that_begins_with_a_letter_of_two_bytes_is_read(tmp_path, monkeypatch):
+def test_a_list_in_utf_16_that_begins_with_a_chinese_letter_is_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "眼 right.jpg").write_bytes(b"1")
     (tmp_path / "list.txt").write_bytes("眼 right.jpg\n".encode("utf-16-le"))
@@ -431,20 +431,20 @@ def test_a_list_in_utf_16_that_begins_with_a_letter_of_two_bytes_is_read(tmp_pat
     ("content", "fact"),
     [
         ("/a/eye.jpg\n".encode("utf-16")[:-1], "cut off"),
-        (b"/a/1.jpg\0/a/2.jpg\0", "null character"),  # of find -print0
+        (b"/a/1.jpg\0/a/2.jpg\0", "null character"),  # as find -print0 writes it
     ],
 )
-def test_a_list_that_cannot_be_read_is_a_mistake_said_in_a_sentence(tmp_path, content, fact):
+def test_an_unreadable_list_is_refused_in_a_sentence(tmp_path, content, fact):
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(ConfigurationError, match=fact):
         list(walk(f"@{tmp_path}/list.txt"))
 
 
 @pytest.mark.parametrize("seconds", [300_000_000_000, -300_000_000_000, float("nan")])
-def test_an_absurd_time_of_change_stops_nothing(tmp_path, monkeypatch, seconds):
-    """Of the year 11476, for one. Most file systems hold less, so the time is planted."""
+def test_an_absurd_modification_time_is_ignored(tmp_path, monkeypatch, seconds):
+    """For example the year 11476. Most file systems cannot store it, so the time is faked."""
 
-    class Planted:
+    class FakeStat:
         def __init__(self, found):
             self.found = found
             self.st_mtime = seconds
@@ -454,6 +454,6 @@ def test_an_absurd_time_of_change_stops_nothing(tmp_path, monkeypatch, seconds):
 
     (tmp_path / "a.jpg").write_bytes(b"1")
     real = os.stat
-    monkeypatch.setattr("fundus.archive.entries.os.stat", lambda path: Planted(real(path)))
+    monkeypatch.setattr("fundus.archive.entries.os.stat", lambda path: FakeStat(real(path)))
     found = entries.of_path(os.fsencode(tmp_path / "a.jpg"))
     assert (found.status, found.modified) == ("", None)

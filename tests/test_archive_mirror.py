@@ -20,7 +20,7 @@ PNG = (".png",)
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for temporary files of the test's own."""
+    """The test's own folder for temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -38,7 +38,7 @@ def names(folder: Path) -> list[str]:
     return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
 
 
-def test_a_prefix_is_copied_as_far_as_it_is_wanted(place: S3Place, temporary: Path) -> None:
+def test_only_the_wanted_files_of_a_prefix_are_copied(place: S3Place, temporary: Path) -> None:
     folder = mirrored(place.uri, suffixes=PNG)
     assert folder.name == "new-hospital"
     assert names(folder) == ["1.png", "deep/2.PNG"]
@@ -48,26 +48,26 @@ def test_a_prefix_is_copied_as_far_as_it_is_wanted(place: S3Place, temporary: Pa
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
 
 
-def test_it_is_copied_once_and_anew_when_it_changed(
+def test_a_prefix_is_copied_once_and_again_after_a_change(
     place: S3Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = []
     copy = mirror._copy
-    monkeypatch.setattr(mirror, "_copy", lambda *given: (copies.append(1), copy(*given)))
+    monkeypatch.setattr(mirror, "_copy", lambda *args: (copies.append(1), copy(*args)))
     with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(mirrored, place.uri + end, suffixes=PNG) for end in ("", "/") * 4]
-    (folder,) = {one.result() for one in asked}
+        futures = [pool.submit(mirrored, place.uri + end, suffixes=PNG) for end in ("", "/") * 4]
+    (folder,) = {future.result() for future in futures}
     assert len(copies) == 1
     place.put("1.png", b"another")
     again = mirrored(place.uri, suffixes=PNG)
     assert again != folder and (again / "1.png").read_bytes() == b"another"
-    assert (folder / "1.png").read_bytes() == b"1.png", "whoever reads the old copy still may"
+    assert (folder / "1.png").read_bytes() == b"1.png", "the old copy stays readable"
     (again / "1.png").unlink()  # as a cleaner of temporary files would
     assert (mirrored(place.uri, suffixes=PNG) / "1.png").read_bytes() == b"another"
 
 
 @pytest.mark.parametrize("key", ["../out.png", "a/../../out.png", "/out.png"])
-def test_a_key_that_climbs_is_refused(
+def test_a_key_that_leaves_the_prefix_is_refused(
     place: S3Place, bucket: str, key: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some servers accept such keys; the test's server does not, so the listing is faked."""
@@ -81,12 +81,12 @@ def test_a_key_that_climbs_is_refused(
 
 
 @pytest.mark.parametrize("name", ["../out.png", "/etc/passwd"])
-def test_a_name_that_climbs_is_refused(place: S3Place, name: str) -> None:
+def test_a_name_that_leaves_the_prefix_is_refused(place: S3Place, name: str) -> None:
     with pytest.raises(ValueError, match="not a path below"):
         mirrored(place.uri, names={name})
 
 
-def test_what_is_not_there_is_said(place: S3Place, bucket: str) -> None:
+def test_missing_files_prefixes_and_buckets_are_named(place: S3Place, bucket: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"new-hospital/3\.png is not there"):
         mirrored(place.uri, names={"1.png", "3.png"})
     with pytest.raises(FileNotFoundError, match="no files that could be read"):
@@ -103,22 +103,22 @@ def test_a_cache_that_others_may_write_is_refused(place: S3Place, temporary: Pat
         mirrored(place.uri, suffixes=PNG)
 
 
-def test_what_is_written_is_sent_with_its_mark_last(
+def test_written_files_are_sent_with_the_mark_of_completion_last(
     place: S3Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = []
     put = S3Place.put
-    monkeypatch.setattr(S3Place, "put", lambda *given: (sent.append(given[1]), put(*given)))
+    monkeypatch.setattr(S3Place, "put", lambda *args: (sent.append(args[1]), put(*args)))
     with written(place) as folder:
         for name in ("bundle.json", "a.safetensors", "curves.csv"):
             (folder / name).write_text(name)
         assert not sent
     assert sent == ["a.safetensors", "curves.csv", "bundle.json"]
     assert place.read("curves.csv")[0] == b"curves.csv"
-    assert place.read("notes.txt"), "what else lies there stays"
+    assert place.read("notes.txt"), "other files in the place stay"
 
 
-def test_nothing_is_sent_where_writing_failed(place: S3Place) -> None:
+def test_nothing_is_sent_if_writing_fails(place: S3Place) -> None:
     with pytest.raises(ZeroDivisionError), written(place) as folder:
         (folder / "half").write_text("half")
         _ = 1 / 0

@@ -29,7 +29,7 @@ def test_geometry_moves_picture_and_mask_together(seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", augment.NAMED)
-def test_labels_stay_labels_and_types_stay(name: str) -> None:
+def test_labels_stay_valid_and_dtypes_stay(name: str) -> None:
     torch.manual_seed(1)
     picture, mask = disc_picture()
     images, masks = augment.apply(
@@ -37,11 +37,11 @@ def test_labels_stay_labels_and_types_stay(name: str) -> None:
     )
     assert images.shape == (8, 3, 128, 128) and images.dtype == torch.uint8
     assert masks.dtype == torch.uint8 and set(masks.unique().tolist()) <= {0, 1, 2}
-    assert len({m.numpy().tobytes() for m in images}) > 1, "each picture is drawn on its own"
+    assert len({m.numpy().tobytes() for m in images}) > 1, "each picture is augmented on its own"
 
 
 @pytest.mark.parametrize("name", ["paper", "strong"])
-def test_a_seed_decides_everything(name: str) -> None:
+def test_the_same_seed_gives_the_same_augmentation(name: str) -> None:
     picture, mask = disc_picture()
     drawn = []
     for _ in range(2):
@@ -53,7 +53,7 @@ def test_a_seed_decides_everything(name: str) -> None:
 @pytest.mark.parametrize(
     "kind", [augment.Light(), augment.SaltAndPepper(0.1), augment.Erase(1.0)], ids=repr
 )
-def test_light_noise_and_erasing_touch_the_picture_alone(kind: augment.OnPicture) -> None:
+def test_light_noise_and_erasing_change_only_the_picture(kind: augment.OnPicture) -> None:
     torch.manual_seed(0)
     picture, mask = disc_picture()
     changed, label = kind(Image(picture), Mask(mask))
@@ -70,7 +70,7 @@ def test_salt_and_pepper_sets_its_share_of_pixels() -> None:
     assert {0, 255} <= set(noisy.unique().tolist())
 
 
-def test_a_border_takes_a_colour_and_the_field_keeps_its_own() -> None:
+def test_a_border_may_be_recoloured_and_the_field_stays() -> None:
     torch.manual_seed(0)
     picture, mask = disc_picture()
     field = picture.amax(0) > 0

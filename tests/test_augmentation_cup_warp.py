@@ -25,7 +25,7 @@ def eye(vcdr: float, x: int = 64, y: int = 60) -> torch.Tensor:
 
 @settings(max_examples=40, deadline=None)
 @given(present=st.floats(0.35, 0.75), wanted=st.floats(0.3, 0.85))
-def test_the_cup_comes_to_the_wanted_size_and_the_disc_stays(present: float, wanted: float) -> None:
+def test_the_cup_reaches_the_wanted_size_and_the_disc_stays(present: float, wanted: float) -> None:
     mask = eye(present)
     before = biomarkers.vcdr(mask.numpy()) or 0
     picture = (mask * 80)[None].repeat(3, 1, 1)
@@ -60,7 +60,7 @@ def test_colour_statistics_become_the_targets_and_black_stays_black() -> None:
     assert (like[:, :, :10] == 0).all()
 
 
-def test_low_frequencies_bring_the_targets_mean_and_keep_the_edges() -> None:
+def test_low_frequencies_take_the_targets_mean_and_keep_the_edges() -> None:
     picture = torch.zeros(3, 64, 64) + 100
     picture[:, 20:40, 20:40] = 160
     like = low_frequencies(picture, torch.full((3, 64, 64), 40.0))
@@ -69,7 +69,7 @@ def test_low_frequencies_bring_the_targets_mean_and_keep_the_edges() -> None:
     assert torch.allclose(F.pad(like, (0, 1)).diff(dim=-1)[..., :-1], step, atol=6)
 
 
-def test_a_share_of_pictures_gets_the_look_and_labels_pass() -> None:
+def test_a_share_of_pictures_gets_the_look_and_labels_stay() -> None:
     torch.manual_seed(0)
     targets = torch.full((2, 3, 32, 32), 200, dtype=torch.uint8)
     picture = torch.randint(20, 100, (3, 32, 32), dtype=torch.uint8)

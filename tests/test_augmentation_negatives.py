@@ -27,28 +27,28 @@ def shows_disc(picture: Tensor) -> bool:
 
 @given(x=st.integers(8, 56), y=st.integers(8, 56), seed=st.integers(0, 99))
 @pytest.mark.parametrize("kind", [negatives.mirrored, negatives.away])
-def test_retina_is_kept_and_the_disc_is_not(
+def test_negatives_keep_the_retina_and_lose_the_disc(
     kind: negatives.Kind, x: int, y: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     made = negatives.make(kind, *frame_with_disc(x, y))
     if made is None:
-        across = all(abs(at - SIDE / 2) < 7 for at in (x, y))
-        assert kind is negatives.away or across, "only a disc on both axes cannot be mirrored away"
+        on_both_axes = all(abs(at - SIDE / 2) < 7 for at in (x, y))
+        assert kind is negatives.away or on_both_axes, "any other disc can be mirrored away"
         return
     assert not shows_disc(made[0]) and not made[1].any()
     assert (made[0][0] > 150).float().mean() > 0.5
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys(negatives.KINDS), ids=lambda kind: kind.__name__)
-def test_every_kind_is_a_picture_with_an_empty_mask(kind: negatives.Kind) -> None:
+def test_every_kind_makes_a_picture_with_an_empty_mask(kind: negatives.Kind) -> None:
     torch.manual_seed(0)
     picture, mask = frame_with_disc(14, 30)
     made = negatives.make(kind, picture, mask)
     assert made is not None
     assert made[0].shape == picture.shape and made[0].dtype == torch.uint8
     assert made[1].shape == mask.shape and not made[1].any()
-    assert mask.any(), "the labelled picture itself stays as it was"
+    assert mask.any(), "the mask of the labelled picture is not emptied"
 
 
 def test_angiograms_are_grey_with_bright_vessels() -> None:
@@ -64,7 +64,7 @@ def test_angiograms_are_grey_with_bright_vessels() -> None:
         assert grey[0, 32, 30:60].mean() > grey[0, 40:50, 30:60].mean()
 
 
-def test_the_share_is_what_it_says() -> None:
+def test_the_stated_share_of_pictures_becomes_negative() -> None:
     torch.manual_seed(0)
     picture, mask = frame_with_disc(14, 30)
     transform = negatives.WithoutDisc(0.3)

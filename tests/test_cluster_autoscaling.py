@@ -1,8 +1,8 @@
-"""Placement on a cluster that starts from zero nodes, which Ray's own autoscaler grows.
+"""Placement on a cluster that Ray's own autoscaler grows from zero nodes.
 
-Nodes are raylets of this machine, GPUs are logical, and stages sleep. The tests check that nodes
-are requested and granted, and that a lost one is replaced. While the file `hold` exists, only the
-first third leaves the models, so that no work ends before the nodes that it asked for have come.
+Nodes are raylets on this machine, GPUs are logical, and stages sleep. The test checks that nodes
+are requested and granted, and that a lost node is replaced. While the file `hold` exists, only the
+first third of the rows leaves the models, so that the work lasts until the requested nodes start.
 """
 
 import json
@@ -32,8 +32,8 @@ from fundus.screening.placement import placement, tune
 ray.init(log_to_driver=False, logging_level="ERROR")
 began = time.monotonic()
 
-def say(**what):
-    print(json.dumps(what | {"at": time.monotonic() - began}), flush=True)
+def report(**facts):
+    print(json.dumps(facts | {"at": time.monotonic() - began}), flush=True)
 
 def watch():
     last = None
@@ -42,7 +42,7 @@ def watch():
         nodes = len({path.stem for path in pathlib.Path(FOLDER).glob("*.model")})
         now = {"cpus": found.get("CPU", 0), "gpus": found.get("GPU", 0), "nodes": nodes}
         if now != last:
-            say(**now)
+            report(**now)
         last = now
         time.sleep(0.3)
 
@@ -76,7 +76,7 @@ context = ray.data.DataContext.get_current()
 tune(context)
 context.enable_progress_bars = False
 stages = placement(reachable())
-say(most=stages.measure["compute"].max_size)
+report(most=stages.measure["compute"].max_size)
 slices = [pa.table({"id": range(i, i + SLICE)}) for i in range(0, ROWS, SLICE)]
 chain = (
     ray.data.from_arrow(slices)
@@ -88,14 +88,14 @@ rows = []
 for row in chain.iter_rows():
     rows.append(row)
     if len(rows) == 1:
-        say(began=True)
-say(ids=sorted(row["id"] for row in rows), read_beside_gpus=sum(row["gpus"] for row in rows))
+        report(began=True)
+report(ids=sorted(row["id"] for row in rows), read_beside_gpus=sum(row["gpus"] for row in rows))
 time.sleep(60)
 """
 
 
 def reports(driver: subprocess.Popen, seen: list[dict]) -> Iterator[dict]:
-    """What the driver says, as it says it; kept in `seen`. Other lines are for the failure."""
+    """Yield the driver's reports and append them to `seen`; other lines go into the error."""
     assert driver.stdout is not None
     other = []
     for line in driver.stdout:
@@ -107,7 +107,7 @@ def reports(driver: subprocess.Popen, seen: list[dict]) -> Iterator[dict]:
     raise AssertionError("the driver ended: " + "".join(other[-30:]))
 
 
-def test_pools_grow_from_zero_lose_a_node_and_go_back_with_every_row_once(tmp_path: Path) -> None:
+def test_pools_grow_lose_a_node_and_shrink_with_every_row_once(tmp_path: Path) -> None:
     hold = tmp_path / "hold"
     hold.touch()
     script = f"ROWS, SLICE, FOLDER = {ROWS}, {SLICE}, {str(tmp_path)!r}\n" + CHAIN
@@ -115,14 +115,14 @@ def test_pools_grow_from_zero_lose_a_node_and_go_back_with_every_row_once(tmp_pa
     with clusters.head(pools=POOLS, idle_minutes=0.2) as head:
         driver = head.driver(script, FUNDUS_GROWS_TO=GROWS_TO)
         try:
-            said = reports(driver, seen)
-            next(report for report in said if "began" in report)
-            next(report for report in said if report.get("nodes") == 2)
+            incoming = reports(driver, seen)
+            next(report for report in incoming if "began" in report)
+            next(report for report in incoming if report.get("nodes") == 2)
             clusters.a_node(head.folder, "GPU,1").kill()
-            next(report for report in said if report.get("nodes") == 3)
+            next(report for report in incoming if report.get("nodes") == 3)
             hold.unlink()
-            end = next(report for report in said if "ids" in report)
-            next(report for report in said if report.get("gpus") == 0)
+            end = next(report for report in incoming if "ids" in report)
+            next(report for report in incoming if report.get("gpus") == 0)
         finally:
             driver.kill()
     assert end["ids"] == list(range(ROWS))

@@ -1,7 +1,7 @@
 """cluster.yaml and foundation.yaml together, on a stand-in for AWS, by the code that `ray up` runs.
 
 The stand-in (moto) answers AWS's API in this process: it makes the stack, finds the group, starts
-nodes. Whether AWS would refuse a call by policy it cannot tell: the policies are read instead.
+nodes. It cannot tell whether AWS would refuse a call by policy, so the policies are read instead.
 """
 
 import os
@@ -28,7 +28,7 @@ TAGS = {"ray-node-type": "worker", "ray-user-node-type": "gpu"}
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """An account with the stack in its default network; EC2's client."""
+    """The EC2 client of an account with the stack in its default network."""
     home = tmp_path_factory.mktemp("home")
     (home / ".ssh").mkdir()
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -36,7 +36,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def _account(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    # Other tests of this process have an S3 server of their own in the environment.
+    # Other tests of this process put their own S3 server into the environment.
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -51,7 +51,7 @@ def _account(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(InstanceTypeBackend, "instance_types", few)
     with mock_aws():
         ec2 = boto3.client("ec2")
-        given = {
+        parameters = {
             "Vpc": ec2.describe_vpcs()["Vpcs"][0]["VpcId"],
             "OperatorNetwork": "203.0.113.0/24",
             "ArchiveBucket": "clinic",
@@ -61,7 +61,7 @@ def _account(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         boto3.client("cloudformation").create_stack(
             StackName="fundus",
             TemplateBody=TEMPLATE,
-            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         yield ec2
@@ -76,7 +76,7 @@ def ready(aws: Any) -> dict[str, Any]:
 
 
 def made_ready(aws: Any, group: str) -> dict[str, Any]:
-    """With this security group put where cluster.yaml says CHANGE."""
+    """The same with this security group where cluster.yaml says CHANGE."""
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     image = aws.describe_images()["Images"][0]["ImageId"]
     for kind in config["available_node_types"].values():
@@ -97,7 +97,7 @@ def gpu_node(config: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def new_nodes(aws: Any) -> Iterator[list[dict[str, Any]]]:
-    """The nodes that start within, in the list once it is left."""
+    """Yield a list that on exit holds the nodes that started within."""
 
     def all_nodes() -> dict[str, dict[str, Any]]:
         found = aws.describe_instances()["Reservations"]
@@ -110,23 +110,23 @@ def new_nodes(aws: Any) -> Iterator[list[dict[str, Any]]]:
 
 @contextmanager
 def refused(provider: Any, code: str, *, spot_alone: bool = True) -> Iterator[list[str]]:
-    """AWS refuses launches within; the list says what was asked for."""
-    asked = []
+    """Make AWS refuse new nodes within; yield the list of tries, each by its kind."""
+    tries = []
 
     def answer(params: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]] | None:
         spot = any("InstanceMarketOptions" in name for name in params["body"])
-        asked.append("spot" if spot else "on demand")
+        tries.append("spot" if spot else "on demand")
         if spot_alone and not spot:
             return None
         return AWSResponse("", 400, {}, None), {"Error": {"Code": code, "Message": "no"}}
 
     events = provider.ec2_fail_fast.meta.client.meta.events
     events.register_first("before-call.ec2.RunInstances", answer)
-    yield asked
+    yield tries
     events.unregister("before-call.ec2.RunInstances", answer)
 
 
-def test_the_template_has_no_fault_that_a_linter_finds() -> None:
+def test_a_linter_finds_no_fault_in_the_template() -> None:
     found = [str(match) for match in lint_all(TEMPLATE)]
     assert [text for text in found if not text.startswith("[I")] == []  # I: information
 
@@ -150,7 +150,7 @@ def test_nodes_start_as_spot_in_the_closed_group_with_the_workers_profile(
     assert inside["IpRanges"] == []
 
 
-def test_a_group_that_is_not_there_is_refused_and_none_is_made(
+def test_a_missing_security_group_is_refused_and_none_is_created(
     aws: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = len(aws.describe_security_groups()["SecurityGroups"])
@@ -160,48 +160,46 @@ def test_a_group_that_is_not_there_is_refused_and_none_is_made(
     assert len(aws.describe_security_groups()["SecurityGroups"]) == before
 
 
-def test_ray_asks_for_what_each_node_type_has(ready: dict[str, Any]) -> None:
+def test_ray_knows_the_resources_of_each_node_type(ready: dict[str, Any]) -> None:
     kinds = ready["available_node_types"]
     assert kinds["head"]["resources"] == {"CPU": 0}
     assert kinds["gpu"]["resources"]["GPU"] == 1
     assert kinds["cpu"]["resources"]["CPU"] == 16
 
 
-def test_an_on_demand_node_starts_where_there_is_no_spot_node(
-    aws: Any, ready: dict[str, Any]
-) -> None:
+def test_an_on_demand_node_starts_if_there_is_no_spot_node(aws: Any, ready: dict[str, Any]) -> None:
     provider = provider_of(ready)
-    with new_nodes(aws) as nodes, refused(provider, "InsufficientInstanceCapacity") as asked:
+    with new_nodes(aws) as nodes, refused(provider, "InsufficientInstanceCapacity") as tries:
         provider.create_node(gpu_node(ready), TAGS, 1)
-    assert asked[0] == "spot" and asked[-1] == "on demand" and asked.count("on demand") == 1
+    assert tries[0] == "spot" and tries[-1] == "on demand" and tries.count("on demand") == 1
     [node] = nodes
     assert "InstanceLifecycle" not in node
     assert {"Key": "ray-user-node-type", "Value": "gpu"} in node["Tags"]
 
 
-def test_a_refusal_for_another_reason_stays_one(aws: Any, ready: dict[str, Any]) -> None:
+def test_a_refusal_for_another_reason_starts_no_node(aws: Any, ready: dict[str, Any]) -> None:
     provider = provider_of(ready)
     with (
         new_nodes(aws) as nodes,
-        refused(provider, "UnauthorizedOperation") as asked,
+        refused(provider, "UnauthorizedOperation") as tries,
         pytest.raises(NodeLaunchException, match="UnauthorizedOperation"),
     ):
         provider.create_node(gpu_node(ready), TAGS, 1)
-    assert set(asked) == {"spot"} and nodes == []
+    assert set(tries) == {"spot"} and nodes == []
 
 
-def test_where_there_is_no_node_at_all_it_is_said(aws: Any, ready: dict[str, Any]) -> None:
+def test_an_error_is_raised_if_there_is_no_node_at_all(aws: Any, ready: dict[str, Any]) -> None:
     provider = provider_of(ready)
     with (
-        refused(provider, "InsufficientInstanceCapacity", spot_alone=False) as asked,
+        refused(provider, "InsufficientInstanceCapacity", spot_alone=False) as tries,
         pytest.raises(NodeLaunchException, match="InsufficientInstanceCapacity"),
     ):
         provider.create_node(gpu_node(ready), TAGS, 1)
-    assert set(asked) == {"spot", "on demand"}
+    assert set(tries) == {"spot", "on demand"}
 
 
 def statements(aws: Any) -> list[dict[str, Any]]:
-    """Every policy statement that a head has; a worker has the first ones."""
+    """The policy statements of a head; a worker has only the first ones."""
     iam = boto3.client("iam")
     [data] = iam.list_policies(Scope="Local")["Policies"]
     for role in ("fundus-head", "fundus-worker"):
@@ -216,27 +214,27 @@ def statements(aws: Any) -> list[dict[str, Any]]:
     ]
 
 
-def many(value: str | list[str]) -> list[str]:
+def as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def test_no_statement_allows_everything_of_anything(aws: Any) -> None:
+def test_no_statement_has_a_needless_wildcard(aws: Any) -> None:
     for statement in statements(aws):
         assert statement["Effect"] == "Allow"
-        assert not any("*" in action for action in many(statement["Action"]))
-        for resource in many(statement["Resource"]):
+        assert not any("*" in action for action in as_list(statement["Action"]))
+        for resource in as_list(statement["Resource"]):
             assert resource != "*" or statement["Action"] == "ec2:DescribeInstances"
 
 
-def test_the_archive_can_be_read_and_not_written(aws: Any) -> None:
+def test_the_archive_can_be_read_but_not_written(aws: Any) -> None:
     allowed = {
-        action: many(statement["Resource"])
+        action: as_list(statement["Resource"])
         for statement in statements(aws)
-        for action in many(statement["Action"])
+        for action in as_list(statement["Action"])
         if action.startswith("s3:") and action != "s3:ListBucket"
     }
     reads = [
-        r for s in statements(aws) if "s3:GetObject" in s["Action"] for r in many(s["Resource"])
+        r for s in statements(aws) if "s3:GetObject" in s["Action"] for r in as_list(s["Resource"])
     ]
     assert reads == ["arn:aws:s3:::clinic/2027/*", "arn:aws:s3:::screening/*"]
     for action in set(allowed) - {"s3:GetObject"}:

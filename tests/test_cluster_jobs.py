@@ -1,9 +1,8 @@
-"""Jobs as files on a real head that demands a token: both forms of submission, once a night.
+"""Jobs on a real head that demands a token: both forms of submission, and `deploy/nightly.py`.
 
-One job is submitted in both forms for its help; tests/test_jobs_errors.py asks every job for its
-help. In a slow test an adaptation is sent along, and a screening runs bare.
-
-One head for all; the jobs run on it, since it is the only node.
+A job is sent along in a working directory, or runs from the head's project. The quick tests submit
+`jobs/plan.py` in both forms; a slow test sends an adaptation along and runs a screening from the
+project. All tests share one head, which also runs the jobs: it is the only node.
 """
 
 import json
@@ -60,7 +59,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_job_runs_in_the_heads_project_once_per_id(head: Head) -> None:
-    """With its run bit, by the name that it has there."""
+    """The file has its run bit and is named as in the project."""
     words = ["--submission-id", "plan-2027-01-31", "--", "jobs/plan.py", "--help"]
     done = submit(head, *words)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +68,7 @@ def test_a_job_runs_in_the_heads_project_once_per_id(head: Head) -> None:
     assert again.returncode != 0 and "already exists" in again.stdout + again.stderr
 
 
-def test_a_job_that_is_sent_along_reads_what_was_sent_with_it(head: Head, project: Path) -> None:
+def test_a_job_that_is_sent_along_reads_the_files_sent_with_it(head: Head, project: Path) -> None:
     words = ["--working-dir", str(project), "--", "jobs/plan.py", "--rates", "rates.json"]
     done = submit(head, *words, "--pictures", "100000", "--hours", "6")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,15 +76,15 @@ def test_a_job_that_is_sent_along_reads_what_was_sent_with_it(head: Head, projec
 
 
 @pytest.mark.slow
-def test_the_bare_submissions_of_a_site_file_do_a_hospitals_night(
+def test_with_a_site_file_both_forms_run_without_options(
     head: Head, project: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    """The user's own words: no argument but the job, sent along or in the head's own project.
+    """The job is the only argument, whether it is sent along or runs from the head's project.
 
-    The gate refuses random networks: code 4, of which `ray job submit` makes a 1.
+    The gate refuses random networks with code 4, which `ray job submit` turns into 1.
     """
     write_archive(tmp_path / "archive", (hospital(),), count=4, seed=1)
-    lines = {
+    settings = {
         "archive": f"{tmp_path / 'archive'}",
         "results": f"{tmp_path / 'results'}",
         "bundle": f"{tiny}",
@@ -94,7 +93,7 @@ def test_the_bare_submissions_of_a_site_file_do_a_hospitals_night(
         "storage": f"{tmp_path / 'runs'}",
         "gradability": "off",
     }
-    text = "".join(f'{name} = "{value}"\n' for name, value in lines.items())
+    text = "".join(f'{name} = "{value}"\n' for name, value in settings.items())
     text += 'precropped = true\nchange = ["epochs=1", "batch=4"]\n'
     (project / "site.toml").write_text(text)
     sent = ["--working-dir", str(project)]
@@ -114,8 +113,8 @@ def test_the_bare_submissions_of_a_site_file_do_a_hospitals_night(
     lines_of_epoch = [
         line for log in logs for line in log.read_text().splitlines() if "epoch 1/1" in line
     ]
-    [said] = [json.loads(line) for line in lines_of_epoch]
-    assert said["run_id"] == adapted["run"] and said["name"] == "fundus.training.loop"
+    [event] = [json.loads(line) for line in lines_of_epoch]
+    assert event["run_id"] == adapted["run"] and event["name"] == "fundus.training.loop"
 
     assert screening.returncode == 0, screening.stdout + screening.stderr
     [file] = (tmp_path / "results").glob("runs/*/summary.json")
@@ -139,7 +138,7 @@ def nightly(head: Head, *words: str, **env: str) -> subprocess.CompletedProcess:
 
 
 def test_a_night_runs_once_and_ends_with_the_jobs_own_code(head: Head, tmp_path: Path) -> None:
-    """Bad configuration is 2, for which `ray job submit` returns 1; a second call is 6."""
+    """Bad configuration gives 2, where `ray job submit` returns 1; a second call gives 6."""
     words = ["--night", "2027-01-31", "--archive", str(tmp_path / "none"), "--results", "results"]
     first = nightly(head, *words)
     assert first.returncode == 2, first.stdout + first.stderr
@@ -167,7 +166,7 @@ def test_a_stranger_cannot_submit(head: Head, token: str) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def strange_drivers(head: Head) -> Iterator[list[subprocess.Popen]]:
-    """At the head's own port, and as Ray clients. They wait for long, beside the other tests."""
+    """Drivers at the head's own port and as Ray clients, started early: they give up late."""
     drivers = [
         head.driver(f"import ray; ray.init({address!r}); print('inside', ray.nodes())", **token)
         for address in (head.gcs, head.client)
@@ -191,7 +190,7 @@ def test_the_dashboard_tells_a_stranger_nothing(head: Head, path: str, token: st
     assert urllib.request.urlopen(known).status == 200
 
 
-def test_a_stranger_is_no_driver(strange_drivers: list[subprocess.Popen]) -> None:
+def test_a_stranger_cannot_connect_as_a_driver(strange_drivers: list[subprocess.Popen]) -> None:
     for driver in strange_drivers:
-        said, _ = driver.communicate(timeout=120)
-        assert driver.returncode != 0 and "inside" not in said, said
+        output, _ = driver.communicate(timeout=120)
+        assert driver.returncode != 0 and "inside" not in output, output

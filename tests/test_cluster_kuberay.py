@@ -1,6 +1,6 @@
 """deploy/kuberay offline: pods, roles and policies against Kubernetes' own schema.
 
-KubeRay's resource definition cannot be had offline: its fields are compared by name with those of
+KubeRay's resource definition is not available offline: its field names are compared with those of
 its API reference (version 1.7), and each pod within is checked as a pod.
 """
 
@@ -90,18 +90,18 @@ def check(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("document", NATIVE, ids=lambda d: f"{d['kind']}-{d['metadata']['name']}")
-def test_kubernetes_takes_each_resource(document: dict[str, Any]) -> None:
+def test_kubernetes_accepts_each_resource(document: dict[str, Any]) -> None:
     check(document)
 
 
 @pytest.mark.parametrize("group", ["submitter", "head", "cpu", "gpu"])
-def test_kubernetes_takes_each_pod_of_the_job(job: dict[str, Any], group: str) -> None:
+def test_kubernetes_accepts_each_pod_of_the_job(job: dict[str, Any], group: str) -> None:
     template = deepcopy(templates(job)[group])
     metadata = template.pop("metadata", {}) | {"name": "pod"}
     check({"apiVersion": "v1", "kind": "Pod", "metadata": metadata} | template)
 
 
-def test_a_misspelt_field_would_be_refused(job: dict[str, Any]) -> None:
+def test_a_misspelt_field_is_refused(job: dict[str, Any]) -> None:
     """Otherwise the tests above could not fail."""
     wrong = deepcopy(templates(job)["cpu"])
     wrong["spec"]["serviceAcountName"] = "x"
@@ -122,7 +122,7 @@ def test_the_head_takes_no_work_and_demands_a_token(job: dict[str, Any]) -> None
     assert cluster_of(job)["authOptions"] == {"mode": "token"}
 
 
-def test_nothing_is_reached_from_outside(job: dict[str, Any]) -> None:
+def test_nothing_can_be_reached_from_outside(job: dict[str, Any]) -> None:
     assert cluster_of(job)["headGroupSpec"]["serviceType"] == "ClusterIP"
     assert not {"Service", "Ingress"} & {document["kind"] for document in NATIVE}
     [policy] = [document for document in NATIVE if document["kind"] == "NetworkPolicy"]
@@ -131,10 +131,10 @@ def test_nothing_is_reached_from_outside(job: dict[str, Any]) -> None:
         assert rule["from"], "an empty list admits everyone"
 
 
-def test_the_policy_lets_in_the_submitter_and_the_operator_however_it_was_installed(
+def test_the_policy_admits_the_submitter_and_the_operator(
     job: dict[str, Any],
 ) -> None:
-    """By the pods' own labels: what KubeRay writes on a Job its pods do not have."""
+    """By labels of the pods themselves: they lack those that KubeRay writes on a Job."""
     [policy] = [document for document in NATIVE if document["kind"] == "NetworkPolicy"]
     inside, operator, _ = policy["spec"]["ingress"]
     _, submitter = inside["from"]
@@ -145,12 +145,12 @@ def test_the_policy_lets_in_the_submitter_and_the_operator_however_it_was_instal
     assert set(name["values"]) == {"kuberay", "kuberay-operator"}
 
 
-def test_a_job_that_ended_with_any_code_is_not_begun_anew(job: dict[str, Any]) -> None:
-    """KubeRay counts 2, 3 and 5 as failures, and each try is a cluster."""
+def test_a_job_is_not_retried_whatever_its_exit_code(job: dict[str, Any]) -> None:
+    """KubeRay counts 2, 3 and 5 as failures, and each try starts a cluster."""
     assert job["spec"]["backoffLimit"] == 0
 
 
-def test_accounts_can_do_what_they_are_for_and_nothing_else() -> None:
+def test_accounts_have_only_the_permissions_that_they_need() -> None:
     assert not [document for document in NATIVE if document["kind"].startswith("Cluster")]
     roles = {d["metadata"]["name"]: d["rules"] for d in NATIVE if d["kind"] == "Role"}
     for rules in roles.values():
@@ -162,7 +162,7 @@ def test_accounts_can_do_what_they_are_for_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("group", ["submitter", "head", "cpu", "gpu"])
-def test_no_container_is_root_or_may_become_it(job: dict[str, Any], group: str) -> None:
+def test_no_container_is_root_or_may_become_root(job: dict[str, Any], group: str) -> None:
     spec = templates(job)[group]["spec"]
     assert spec["securityContext"]["runAsNonRoot"]
     for container in spec["containers"]:
@@ -170,9 +170,9 @@ def test_no_container_is_root_or_may_become_it(job: dict[str, Any], group: str) 
         assert container["resources"]["limits"] == container["resources"]["requests"]
 
 
-def test_the_job_is_told_what_its_groups_may_grow_to(job: dict[str, Any]) -> None:
+def test_the_job_knows_how_far_its_groups_may_grow(job: dict[str, Any]) -> None:
     [head] = templates(job)["head"]["spec"]["containers"]
-    [told] = [e["value"] for e in head["env"] if e["name"] == "FUNDUS_GROWS_TO"]
+    [bounds] = [e["value"] for e in head["env"] if e["name"] == "FUNDUS_GROWS_TO"]
     total = {"CPU": 0, "GPU": 0, "memory": 0, "reader": 0}
     for group in cluster_of(job)["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
@@ -180,14 +180,14 @@ def test_the_job_is_told_what_its_groups_may_grow_to(job: dict[str, Any]) -> Non
         total["CPU"] += group["maxReplicas"] * int(limits["cpu"])
         total["GPU"] += group["maxReplicas"] * int(limits.get("nvidia.com/gpu", 0))
         total["memory"] += group["maxReplicas"] * (int(limits["memory"][:-2]) << 30)
-        # A JSON text in a shell's quotes, as KubeRay hands it to `ray start`.
+        # JSON in shell quotes, as KubeRay hands it to `ray start`.
         others = json.loads(json.loads(group["rayStartParams"].get("resources", '"{}"')))
         total["reader"] += group["maxReplicas"] * others.get("reader", 0)
-    assert amounts(told) == total
+    assert amounts(bounds) == total
 
 
-def test_the_nightly_pod_makes_the_job_of_its_date() -> None:
-    """The very command, with a kubectl that prints what it is given."""
+def test_the_nightly_pod_creates_the_job_of_its_date() -> None:
+    """The pod's own command, with `cat` in the place of kubectl."""
     [cron] = [document for document in NATIVE if document["kind"] == "CronJob"]
     [container] = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     [*_, command] = container["command"]

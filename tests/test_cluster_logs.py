@@ -13,8 +13,8 @@ SCRIPT = clusters.ROOT / "deploy/aws/keep_logs.sh"
 
 
 @pytest.mark.s3
-@pytest.mark.skipif(not shutil.which("aws"), reason="the AWS command line is not here")
-def test_logs_are_copied_again_as_they_grow_and_one_copier_runs_on_a_node(
+@pytest.mark.skipif(not shutil.which("aws"), reason="the AWS command line is not installed")
+def test_growing_logs_are_copied_again_and_one_copier_runs_per_node(
     s3: Server, bucket: str, tmp_path: Path
 ) -> None:
     session = tmp_path / "session_2027"
@@ -26,7 +26,7 @@ def test_logs_are_copied_again_as_they_grow_and_one_copier_runs_on_a_node(
     env |= {"TMPDIR": str(tmp_path), "RAY_LOGS": str(latest), "KEEP_LOGS_EVERY": "1"}
     command = [str(SCRIPT), f"s3://{bucket}/logs"]
 
-    def kept() -> dict[str, bytes]:
+    def copies() -> dict[str, bytes]:
         found = s3.client.list_objects_v2(Bucket=bucket).get("Contents", [])
         names = [one["Key"] for one in found]
         return {key: s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in names}
@@ -34,11 +34,11 @@ def test_logs_are_copied_again_as_they_grow_and_one_copier_runs_on_a_node(
     name = f"logs/{os.uname().nodename}/raylet.out"
     first = subprocess.Popen(command, env=env, start_new_session=True)
     try:
-        clusters.wait(lambda: kept() == {name: b"started\n"}, 100, "the first copy")
+        clusters.wait(lambda: copies() == {name: b"started\n"}, 100, "the first copy")
         subprocess.run(command, env=env, check=True, timeout=30)  # the second ends at once
         assert first.poll() is None
         (session / "raylet.out").write_text("started\nand went on\n")
         grown = {name: b"started\nand went on\n"}
-        clusters.wait(lambda: kept() == grown, 100, "the second copy")
+        clusters.wait(lambda: copies() == grown, 100, "the second copy")
     finally:
         os.killpg(first.pid, 9)

@@ -13,13 +13,13 @@ WORDS = ["--night", "2027-01-31", "--archive", "a", "--results", "r"]
 
 
 class Cluster:
-    """Knows the jobs that were submitted; each prints a line and ends with 3."""
+    """Remembers the submitted jobs; each prints a line and exits with 3."""
 
     jobs: dict[str, str]
     listed = True
-    """Whether the list of jobs names them: not so when another call submits in between."""
+    """Whether `list_jobs` names them; False as if another call submitted in between."""
     lost = False
-    """The connection, while a job is followed."""
+    """Whether the connection is lost while a job is followed."""
 
     def __init__(self) -> None:
         self.jobs = {}
@@ -62,7 +62,7 @@ def nightly(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_a_night_that_was_lost_is_followed_again_to_its_code(
+def test_a_night_can_be_followed_again_after_a_lost_connection(
     nightly: ModuleType, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.lost = True
@@ -75,7 +75,7 @@ def test_a_night_that_was_lost_is_followed_again_to_its_code(
     assert cluster.jobs == {"screen-2027-01-31": "jobs/screen.py --archive a --results r"}
 
 
-def test_a_call_that_comes_second_says_so_even_at_the_same_moment(
+def test_a_second_call_is_refused_even_at_the_same_moment(
     nightly: ModuleType, cluster: Cluster
 ) -> None:
     assert nightly.main(WORDS) == 3
@@ -96,7 +96,7 @@ def test_a_night_that_nobody_submitted_cannot_be_followed(nightly: ModuleType) -
 
 
 @pytest.mark.parametrize("night", ["x", "2027-02-30", "2027-01-31T12:00"])
-def test_a_night_that_is_no_date_is_one_sentence_and_code_2(
+def test_a_night_that_is_no_date_ends_with_2_and_one_sentence(
     nightly: ModuleType, cluster: Cluster, night: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nightly.main(["--night", night]) == 2

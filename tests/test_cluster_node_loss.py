@@ -1,7 +1,7 @@
-"""Real jobs on a cluster that loses a node in the middle: every row once, training to its end.
+"""Real jobs on a cluster that loses a node midway: every row comes once, and training completes.
 
-All are slow. In the quick run tests/test_cluster_autoscaling.py kills a node under screening's
-stages, and tests/test_training_elastic.py under a training.
+All are slow. Of the quick tests, tests/test_cluster_autoscaling.py kills a node during screening's
+stages, and tests/test_training_elastic.py one during training.
 """
 
 import subprocess
@@ -41,12 +41,12 @@ started = [attempts.shared() for _ in range(6)]
 nodes = set(ray.get([one.__ray_call__.remote(node) for one in started]))
 assert nodes == {ray.get_runtime_context().get_node_id()}, "the record of attempts is elsewhere"
 """
-"""What ends with the driver's node alone: six times, since without affinity a node is random."""
+"""Checks that the record is on the driver's node: six times, as without affinity it is random."""
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """PICTURES drawn eyes, few of them different."""
+    """PICTURES drawn eyes, only a few of them different."""
     folder = tmp_path / "archive"
     frames = write_archive(folder, (clinic(), hospital()), count=3, seed=1)
     for number in range(PICTURES - len(frames)):
@@ -72,19 +72,19 @@ def job(head: Head, name: str, *words: object, **env: str) -> subprocess.Popen:
 
 
 def screening(head: Head, archive: Path, bundle: Path, **env: str) -> subprocess.Popen:
-    """A screening that has staged its first rows, and has more to do."""
+    """Start a screening, and return it when it has staged its first rows and has more to do."""
     results = bundle.parent / "results"
     words = ("--archive", archive, "--results", results, "--bundle", bundle, "--precropped")
     started = job(head, "screen.py", *words, "--gradability", "off", **env)
     clusters.wait(lambda: [*results.glob("rows/*/*.parquet")], 400, "the first rows")
-    assert started.poll() is None, "it was over before"
+    assert started.poll() is None, "it ended too early"
     return started
 
 
 def check_whole(started: subprocess.Popen, results: Path) -> None:
-    """It ends well, and every picture has one row."""
-    said, _ = started.communicate(timeout=400)
-    assert started.returncode == 0, said
+    """Check that the screening succeeds and every picture has one row."""
+    output, _ = started.communicate(timeout=400)
+    assert started.returncode == 0, output
     rows = table.read(str(results), ["uri", "status"])
     assert rows.num_rows == PICTURES
     assert len(set(rows["uri"].to_pylist())) == PICTURES
@@ -92,7 +92,7 @@ def check_whole(started: subprocess.Popen, results: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_gpu_node_that_the_autoscaler_brought_is_killed(archive: Path, bundle: Path) -> None:
+def test_screening_survives_the_loss_of_an_autoscaled_gpu_node(archive: Path, bundle: Path) -> None:
     with clusters.head(pools=POOLS) as head:
         started = screening(head, archive, bundle, FUNDUS_GROWS_TO="CPU=4 GPU=2")
         clusters.kill(clusters.a_node(head.folder, "GPU,1"))
@@ -100,15 +100,15 @@ def test_a_gpu_node_that_the_autoscaler_brought_is_killed(archive: Path, bundle:
 
 
 @pytest.mark.slow
-def test_the_link_to_a_host_is_cut(archive: Path, bundle: Path) -> None:
+def test_screening_survives_a_cut_link_to_a_host(archive: Path, bundle: Path) -> None:
     with (
         clusters.host() as host,
         clusters.head(cpus=2, token="word-of-this-cluster" * 2) as head,
         head.worker(cpus=2, host=host),
     ):
         driver = head.driver(ATTEMPTS)
-        said, _ = driver.communicate(timeout=120)
-        assert driver.returncode == 0, said
+        output, _ = driver.communicate(timeout=120)
+        assert driver.returncode == 0, output
         started = screening(head, archive, bundle)
         host.cut()
         check_whole(started, bundle.parent / "results")
@@ -123,7 +123,7 @@ def history(checkpoint: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-def test_a_node_that_the_autoscaler_brought_is_killed_in_adaptation(bundle: Path) -> None:
+def test_adaptation_survives_the_loss_of_an_autoscaled_node(bundle: Path) -> None:
     runs = bundle.parent / "runs"
     words = ("--bundle", bundle, "--to", bundle.parent / "adapted", "--storage", runs)
     words += ("--source", "synthetic:?camera=clinic&count=16&seed=1")
@@ -133,11 +133,11 @@ def test_a_node_that_the_autoscaler_brought_is_killed_in_adaptation(bundle: Path
         settings = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20", "FUNDUS_GROWS_TO": "CPU=2"}
         started = job(head, "adapt.py", *words, **settings)
         clusters.wait(lambda: len(checkpoints(runs)) == 2, 300, "two checkpoints")
-        assert started.poll() is None, "it was over before"
+        assert started.poll() is None, "it ended too early"
         before = history(checkpoints(runs)[0])
         clusters.kill(clusters.a_node(head.folder, "CPU,1,"))
-        said, _ = started.communicate(timeout=400)
-    assert started.returncode in (0, 4), said
-    assert "the gate, after 6 epochs" in said
+        output, _ = started.communicate(timeout=400)
+    assert started.returncode in (0, 4), output
+    assert "the gate, after 6 epochs" in output
     after = history(checkpoints(runs)[-1])
-    assert after[: len(before)] == before, "it began anew"
+    assert after[: len(before)] == before, "it restarted"

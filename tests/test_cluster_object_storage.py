@@ -32,14 +32,14 @@ def clinic(bucket: str) -> str:
 
 
 def job(head: Head, folder: Path, name: str, *words: str) -> subprocess.CompletedProcess:
-    """A job whose driver has another home and other temporary files than the worker's machine."""
-    mine = {"RAY_DEDUP_LOGS": "0"}
+    """Run a job whose driver has its own home and temporary folder, as on another machine."""
+    private = {"RAY_DEDUP_LOGS": "0"}
     for variable in ("HOME", "TMPDIR"):
-        mine[variable] = str(folder / variable)
+        private[variable] = str(folder / variable)
         (folder / variable).mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, str(clusters.ROOT / "jobs" / name), *words],
-        env=head.env | mine,
+        env=head.env | private,
         cwd=folder,
         capture_output=True,
         text=True,
@@ -57,15 +57,15 @@ def test_a_cluster_adapts_resumes_and_screens_from_object_storage(
     adapting += ("--change", "epochs=2", "--change", "batch=4", "--workers", "2")
     with clusters.head(cpus=0) as head, head.worker(cpus=2):
         first = job(head, tmp_path, "adapt.py", *adapting)
-        said = first.stdout + first.stderr
-        assert first.returncode == 4, said  # a tiny network draws no plausible shapes
-        assert "the gate, after 2 epochs" in said and "epoch 1/2" in said
-        speakers = set(re.findall(r"pid=(\d+)\b.* epoch 1/2 ", said))
-        assert len(speakers) == 1, "the first of the two workers alone speaks"
+        output = first.stdout + first.stderr
+        assert first.returncode == 4, output  # a tiny network draws no plausible shapes
+        assert "the gate, after 2 epochs" in output and "epoch 1/2" in output
+        loggers = set(re.findall(r"pid=(\d+)\b.* epoch 1/2 ", output))
+        assert len(loggers) == 1, "only the first of the two workers logs"
         again = job(head, tmp_path, "adapt.py", *adapting)
-        said = again.stdout + again.stderr
-        assert again.returncode == 4, said
-        assert "the gate, after 2 epochs" in said and "epoch 1/2" not in said, "it began anew"
+        output = again.stdout + again.stderr
+        assert again.returncode == 4, output
+        assert "the gate, after 2 epochs" in output and "epoch 1/2" not in output, "it restarted"
         assert not [*tmp_path.glob("TMPDIR/fundus-*")], "the head has fetched the pictures"
         screening = ("--archive", f"{clinic}/new-hospital", "--results", f"{clinic}/results")
         screening += ("--bundle", f"{clinic}/bundle/", "--precropped", "--gradability", "off")

@@ -43,8 +43,8 @@ def test_with_gpus_the_slower_pool_sets_the_pace() -> None:
     assert (eight.bound_by, eight.pictures_per_second) == (CORES, pytest.approx(50))
 
 
-def test_a_thin_network_binds() -> None:
-    """8 megabits per picture over 0.1 gigabits per second: 12.5 pictures."""
+def test_a_slow_network_sets_the_pace() -> None:
+    """8 megabits per picture over 0.1 gigabits per second: 12.5 pictures per second."""
     night = predict(1000, RATES, Pool(nodes=1, slots=64, gigabits=0.1))
     assert (night.bound_by, night.pictures_per_second) == (
         "links of the CPU nodes",
@@ -52,7 +52,7 @@ def test_a_thin_network_binds() -> None:
     )
 
 
-def test_beside_a_fast_gpu_the_cores_and_links_of_its_node_bind() -> None:
+def test_beside_a_fast_gpu_the_cores_or_links_of_its_node_set_the_pace() -> None:
     """Four cores measure 0.9 * 4 / 0.02 = 180 per second; 8 * (0.0492 + 0.005) Mbit per crop."""
     cpu = Pool(nodes=100, slots=64)
     few = predict(1000, RATES, cpu, Pool(1, 1, cores=4), gpu_speed=1000)
@@ -71,7 +71,7 @@ def test_no_number_of_nodes_outruns_the_driver() -> None:
 
 @pytest.mark.parametrize("hours", [0.5, 2, 6.3])
 @pytest.mark.parametrize("gpu", [None, Pool(1, 1)])
-def test_the_fewest_nodes_that_are_done_in_time(hours: float, gpu: Pool | None) -> None:
+def test_a_plan_has_the_fewest_nodes_that_finish_in_time(hours: float, gpu: Pool | None) -> None:
     cpu, gpu = nodes_for(100_000, RATES, Pool(1, 16), gpu, hours=hours, gpu_speed=10)
     assert predict(100_000, RATES, cpu, gpu, gpu_speed=10).hours <= hours + 1e-9
     if cpu.nodes > 1:
@@ -79,7 +79,7 @@ def test_the_fewest_nodes_that_are_done_in_time(hours: float, gpu: Pool | None) 
         assert predict(100_000, RATES, fewer, gpu, gpu_speed=10).hours > hours
 
 
-def test_larger_pictures_take_longer_to_read_alone() -> None:
+def test_larger_pictures_take_longer_only_to_read() -> None:
     larger = RATES.at(12)
     assert larger.read == pytest.approx(3 * RATES.read)
     assert larger.megabytes == pytest.approx(3)
@@ -87,7 +87,7 @@ def test_larger_pictures_take_longer_to_read_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("{", "not JSON"),
         ("[]", "lack read"),
@@ -98,8 +98,8 @@ def test_larger_pictures_take_longer_to_read_alone() -> None:
         (json.dumps(vars(RATES) | {"segment": 0}), "above 0"),
     ],
 )
-def test_rates_that_are_none_are_refused_in_a_sentence(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_bad_rates_are_refused_in_a_sentence(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
         read_rates(text)
 
 
@@ -109,7 +109,7 @@ def examples() -> list[str]:
 
 
 @pytest.mark.parametrize("line", examples())
-def test_every_example_of_the_job_plans(
+def test_every_documented_example_gives_a_plan(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -121,7 +121,7 @@ def test_every_example_of_the_job_plans(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reason"),
     [
         ("--rates none.json --pictures 10 --hours 1", "none.json cannot be read"),
         ("--rates rates.json --pictures 10", "give --hours"),
@@ -133,7 +133,7 @@ def test_every_example_of_the_job_plans(
 )
 def test_bad_configuration_ends_with_2_and_one_sentence(
     words: str,
-    said: str,
+    reason: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -142,4 +142,4 @@ def test_bad_configuration_ends_with_2_and_one_sentence(
     Path("rates.json").write_text(json.dumps(vars(RATES)))
     assert plan.main(words.split()) == 2
     printed = capsys.readouterr().err
-    assert said in printed and printed.count("\n") == 1
+    assert reason in printed and printed.count("\n") == 1

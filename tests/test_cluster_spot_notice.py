@@ -25,32 +25,32 @@ def in_two_minutes() -> datetime:
 def metadata_service(
     taken_back: datetime | None = None, *, ip: str = "127.0.0.1", broken: Sequence[str] = ()
 ) -> Iterator[tuple[str, list[str]]]:
-    """A node's metadata service, version 2 alone, with what it was asked.
+    """Run a node's metadata service, version 2 only; yield its endpoint and the paths requested.
 
     The first notices are the `broken` ones.
     """
-    asked = []
+    requested = []
     answers = list(broken)
 
     class Service(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             lifetime = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds")
-            self.say(*((200, "secret") if lifetime else (400, "")))
+            self.reply(*((200, "secret") if lifetime else (400, "")))
 
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             if self.headers.get("X-aws-ec2-metadata-token") != "secret":
-                self.say(401, "")
+                self.reply(401, "")
             elif answers:
-                self.say(200, answers.pop(0))
+                self.reply(200, answers.pop(0))
             elif taken_back is None:
-                self.say(404, "")
+                self.reply(404, "")
             else:
                 time = f"{taken_back:%Y-%m-%dT%H:%M:%SZ}"
-                self.say(200, json.dumps({"action": "terminate", "time": time}))
+                self.reply(200, json.dumps({"action": "terminate", "time": time}))
 
-        def say(self, code: int, body: str) -> None:
+        def reply(self, code: int, body: str) -> None:
             self.send_response(code)
             self.end_headers()
             self.wfile.write(body.encode())
@@ -60,29 +60,29 @@ def metadata_service(
 
     server = ThreadingHTTPServer((ip, 0), Service)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://{ip}:{server.server_port}", asked
+    yield f"http://{ip}:{server.server_port}", requested
     server.shutdown()
 
 
 def test_a_node_that_stays_has_no_notice() -> None:
-    with metadata_service() as (endpoint, asked):
+    with metadata_service() as (endpoint, requested):
         assert notice(endpoint) is None
-    assert asked == ["/latest/api/token", "/latest/meta-data/spot/instance-action"]
+    assert requested == ["/latest/api/token", "/latest/meta-data/spot/instance-action"]
 
 
-def test_the_notice_says_when() -> None:
+def test_the_notice_gives_the_time() -> None:
     when = in_two_minutes()
     with metadata_service(taken_back=when) as (endpoint, _):
         assert notice(endpoint) == when
 
 
-def test_no_service_at_all_is_a_fault_and_no_notice() -> None:
+def test_a_missing_service_is_an_error() -> None:
     with pytest.raises(OSError):
         notice("http://127.0.0.1:1")
 
 
-def test_an_answer_that_cannot_be_read_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A watcher that ended at it would miss the notice."""
+def test_an_unreadable_answer_is_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher that ended there would miss the notice."""
     drained = []
     monkeypatch.setattr(spot_notice, "drain", lambda *words: drained.append(words))
     when = in_two_minutes()
@@ -105,9 +105,9 @@ print(json.dumps([n["NodeManagerAddress"] for n in going]))
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_the_watcher_of_a_host_drains_that_host() -> None:
-    """As cluster.yaml starts it, without an id; beside another node that stays.
+    """The watcher runs without an id, as cluster.yaml starts it; another node stays.
 
-    A drained node that has nothing to do ends at once.
+    A drained node that is idle ends at once.
     """
     with (
         clusters.host() as host,
@@ -120,8 +120,8 @@ def test_the_watcher_of_a_host_drains_that_host() -> None:
         gateway = host.ip.removesuffix("2") + "1"
         with metadata_service(in_two_minutes(), ip=gateway) as (endpoint, _):
             subprocess.run(watcher, env=head.env | {ENDPOINT: endpoint}, check=True, timeout=100)
-        said, _ = head.driver(GOING).communicate(timeout=60)
-    assert json.loads(said.splitlines()[-1]) == [host.ip], said
+        output, _ = head.driver(GOING).communicate(timeout=60)
+    assert json.loads(output.splitlines()[-1]) == [host.ip], output
 
 
 JOB = """
@@ -134,25 +134,25 @@ def picture(i):
     time.sleep(1)
     return i, ray.get_runtime_context().get_node_id(), began
 
-def say(**what):
-    print(json.dumps(what), flush=True)
+def report(**facts):
+    print(json.dumps(facts), flush=True)
 
 while len([n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]) < 2:
     time.sleep(0.2)
 pictures = [picture.remote(i) for i in range(12)]
-say(nodes=sorted({node for _, node, _ in ray.get(pictures)}))
+report(nodes=sorted({node for _, node, _ in ray.get(pictures)}))
 end = time.time() + 100
 while not (draining := ray._private.state.state.get_draining_nodes()):
-    # An idle node that is drained would end at once.
+    # A drained node that is idle would end at once.
     pictures.append(picture.remote(len(pictures)))
     assert time.time() < end, "no node was drained"
     time.sleep(0.25)
-say(draining=draining)
+report(draining=draining)
 pictures += [picture.remote(len(pictures) + i) for i in range(8)]
 since = time.time() + 2
 done = ray.get(pictures)
 whole = sorted(i for i, _, _ in done) == list(range(len(pictures)))
-say(whole=whole, nodes=sorted({n for _, n, t in done if t > since}))
+report(whole=whole, nodes=sorted({n for _, n, t in done if t > since}))
 """
 
 
@@ -162,16 +162,16 @@ def test_a_node_under_notice_is_drained_and_the_job_goes_on_elsewhere() -> None:
     with clusters.head() as head, head.worker(cpus=2), head.worker(cpus=2):
         job = head.driver(JOB)
         assert job.stdout is not None
-        said = (json.loads(line) for line in job.stdout if line.startswith("{"))
-        taken, kept = next(said)["nodes"]
+        reports = (json.loads(line) for line in job.stdout if line.startswith("{"))
+        taken, other = next(reports)["nodes"]
         watcher = [sys.executable, "-m", "fundus.cluster.spot_notice", "--node-id", taken]
         when = in_two_minutes()
         with metadata_service(taken_back=when) as (endpoint, _):
             subprocess.run(watcher, env=head.env | {ENDPOINT: endpoint}, check=True, timeout=60)
-        draining = next(said)["draining"]
-        end = next(said)
+        draining = next(reports)["draining"]
+        end = next(reports)
         job.wait(30)
     assert list(draining) == [taken]
     left = when - datetime.fromtimestamp(draining[taken] / 1000, UTC)
     assert timedelta(0) < left < timedelta(seconds=30), "time left to write"
-    assert end == {"whole": True, "nodes": [kept]}
+    assert end == {"whole": True, "nodes": [other]}

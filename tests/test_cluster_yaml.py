@@ -1,4 +1,4 @@
-"""cluster.yaml against Ray's own schema, offline, and the few facts that we promise of it."""
+"""cluster.yaml against Ray's own schema, offline, and the few properties that we promise."""
 
 import re
 import shlex
@@ -39,18 +39,18 @@ def starts(config: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def test_ray_takes_the_file(written: dict[str, Any]) -> None:
+def test_ray_accepts_the_file(written: dict[str, Any]) -> None:
     validate_config(prepare_config(written))
 
 
-def test_ray_would_refuse_a_misspelt_key(written: dict[str, Any]) -> None:
+def test_ray_refuses_a_misspelt_key(written: dict[str, Any]) -> None:
     """Otherwise the test above could not fail."""
     wrong = written | {"idle_timeout": 5}
     with pytest.raises(ValidationError, match="idle_timeout"):
         validate_config(prepare_config(wrong))
 
 
-def test_the_head_takes_no_work_and_every_pool_begins_at_none_and_ends(
+def test_the_head_takes_no_work_and_pools_begin_and_end_empty(
     written: dict[str, Any],
 ) -> None:
     pools = dict(written["available_node_types"])
@@ -63,7 +63,7 @@ def test_the_head_takes_no_work_and_every_pool_begins_at_none_and_ends(
 
 
 def test_every_kind_of_node_names_the_closed_group_by_its_id(written: dict[str, Any]) -> None:
-    """By name Ray would make another where it finds none, with port 22 open to the world."""
+    """For a name that it does not find, Ray would make a group with port 22 open to the world."""
     kinds = written["available_node_types"].values()
     groups = [kind["node_config"]["SecurityGroupIds"] for kind in kinds]
     assert all(len(ids) == 1 and ids[0].startswith("sg-") for ids in groups)
@@ -81,17 +81,15 @@ def test_every_ray_demands_the_token_and_starts_in_the_project(written: dict[str
         assert "--dashboard-host=127.0.0.1" in shlex.split(after) or "--address=" in after
 
 
-def test_the_environment_of_a_node_is_what_a_shell_makes_of_it(
-    written: dict[str, Any], tmp_path: Path
-) -> None:
-    """Quotes within quotes: run the very command."""
+def test_a_shell_reads_the_environment_of_a_node(written: dict[str, Any], tmp_path: Path) -> None:
+    """The command has quotes within quotes, so it is run as it is."""
     [command] = [c for c in written["setup_commands"] if "> ~/fundus.env" in c]
     subprocess.run(["bash", "-c", command], check=True, env={"HOME": str(tmp_path)})
     (tmp_path / "env/bin").mkdir(parents=True)
     (tmp_path / "env/bin/activate").write_text("export ACTIVE=yes\n")
     (tmp_path / "fundus").mkdir()
     names = "$PWD $ACTIVE $RAY_AUTH_MODE $FUNDUS_LOG $FUNDUS_LOGS $AWS_REGION $AWS_DEFAULT_REGION"
-    told = subprocess.run(
+    values = subprocess.run(
         ["sh", "-c", f". ~/fundus.env; echo {names}"],
         env={"HOME": str(tmp_path)},
         capture_output=True,
@@ -99,7 +97,7 @@ def test_the_environment_of_a_node_is_what_a_shell_makes_of_it(
         check=True,
     ).stdout.split()
     region = written["provider"]["region"]
-    assert told == [
+    assert values == [
         f"{tmp_path}/fundus",
         "yes",
         "token",
@@ -114,14 +112,14 @@ def test_a_node_keeps_its_logs_and_a_worker_heeds_the_spot_notice(written: dict[
     for kind in ("head", "worker"):
         assert any("deploy/aws/keep_logs.sh $FUNDUS_LOGS" in c for c in on(written, kind))
     [watcher] = [c for c in on(written, "worker") if "-m fundus.cluster.spot_notice" in c]
-    kept = re.findall(r"RAY_LOGS:-(.*)}", (ROOT / "deploy/aws/keep_logs.sh").read_text())
-    assert f"> {kept[0]}/spot_notice.log" in watcher
+    folders = re.findall(r"RAY_LOGS:-(.*)}", (ROOT / "deploy/aws/keep_logs.sh").read_text())
+    assert f"> {folders[0]}/spot_notice.log" in watcher
 
 
-def test_a_head_that_cannot_tell_its_bounds_does_not_start(
+def test_a_head_that_cannot_compute_its_bounds_does_not_start(
     written: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The very command, with a python that fails: `export X="$(false)"` would go on."""
+    """The command itself, with a python that fails: `export X="$(false)"` would go on."""
     (tmp_path / "fundus.env").write_text("python() { false; }\nray() { echo started; }\n")
     command = ["bash", "-c", f"ulimit() {{ :; }}; {starts(written)['head']}"]
     done = subprocess.run(command, env={"HOME": str(tmp_path)}, capture_output=True, check=False)
@@ -131,12 +129,12 @@ def test_a_head_that_cannot_tell_its_bounds_does_not_start(
     assert done.returncode == 0 and b"started" in done.stdout
 
 
-def test_a_node_waits_for_its_own_updates(written: dict[str, Any]) -> None:
+def test_a_node_waits_for_its_automatic_updates(written: dict[str, Any]) -> None:
     calls = re.findall("apt-get .*?(?: &&|$)", " ".join(written["setup_commands"]))
     assert calls and all("-o DPkg::Lock::Timeout=" in call for call in calls)
 
 
-def test_the_head_tells_its_jobs_what_the_pools_may_grow_to(written: dict[str, Any]) -> None:
+def test_the_head_tells_its_jobs_how_far_the_pools_may_grow(written: dict[str, Any]) -> None:
     assert ' FUNDUS_GROWS_TO="$(python -m fundus.cluster.bounds ' in starts(written)["head"]
     kinds = written["available_node_types"]
     kinds["cpu"]["resources"] |= {"CPU": 16, "memory": 100}
@@ -153,7 +151,7 @@ def test_the_head_tells_its_jobs_what_the_pools_may_grow_to(written: dict[str, A
     }
 
 
-def test_what_is_mounted_is_there_and_enough_to_install(written: dict[str, Any]) -> None:
+def test_the_mounted_files_exist_and_suffice_to_install(written: dict[str, Any]) -> None:
     mounts = {k: v for k, v in written["file_mounts"].items() if not v.startswith("~")}
     assert all((ROOT / local).exists() for local in mounts.values())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -169,7 +167,7 @@ def test_what_is_mounted_is_there_and_enough_to_install(written: dict[str, Any])
     assert all(remote == f"~/fundus/{local}" for remote, local in mounts.items())
 
 
-def test_the_nodes_ray_is_one_that_the_project_allows(written: dict[str, Any]) -> None:
+def test_the_nodes_run_a_version_of_ray_that_the_project_allows(written: dict[str, Any]) -> None:
     pinned = re.findall(r"ray\[[\w,]+\]==([\d.]+)", " ".join(written["setup_commands"]))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [allowed] = [r for r in map(Requirement, project["dependencies"]) if r.name == "ray"]

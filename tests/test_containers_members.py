@@ -1,4 +1,4 @@
-"""Members of zips and tars: each archive is made by the standard library, or broken by hand."""
+"""Members of zips and tars: each container is made by the standard library, or broken by hand."""
 
 import gzip
 import io
@@ -35,21 +35,21 @@ EYES = {
 
 def a_zip(eyes=EYES, method=zipfile.ZIP_DEFLATED):
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method) as archive:
+    with zipfile.ZipFile(out, "w", method) as container:
         for name, data in eyes.items():
-            archive.writestr(name, data)
+            container.writestr(name, data)
     return out.getvalue()
 
 
 def a_tar(eyes=EYES, mode="w", form=tarfile.PAX_FORMAT, **attributes):
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode, format=form) as archive:
+    with tarfile.open(fileobj=out, mode=mode, format=form) as container:
         for name, data in eyes.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             for attribute, value in attributes.items():
                 setattr(info, attribute, value)
-            archive.addfile(info, io.BytesIO(data))
+            container.addfile(info, io.BytesIO(data))
     return out.getvalue()
 
 
@@ -74,7 +74,7 @@ def inside(entry):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tgz"])
-def test_the_kind_of_an_archive_is_that_of_its_content(tmp_path, kind, name):
+def test_the_content_decides_the_kind_of_a_container(tmp_path, kind, name):
     found = placed(tmp_path, name, KINDS[kind](EYES))
     assert [content for _, content in fetch_many(found)] == list(EYES.values())
 
@@ -85,7 +85,7 @@ def test_the_last_part_of_a_split_zip_says_what_is_missing(tmp_path):
     assert first.status == "decode_failed" and "split" in first.error and last.status == ""
 
 
-def test_the_label_of_a_tape_is_no_member(tmp_path):
+def test_a_tape_label_is_no_member(tmp_path):
     label = tarfile.TarInfo("night 7")
     label.type = b"V"
     found = placed(tmp_path, "x.tar", label.tobuf(tarfile.GNU_FORMAT) + a_tar())
@@ -93,7 +93,7 @@ def test_the_label_of_a_tape_is_no_member(tmp_path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_members_are_listed_in_place_of_their_archive_and_read_where_they_lie(tmp_path, name):
+def test_members_are_listed_in_place_of_their_container_and_read(tmp_path, name):
     found = placed(tmp_path, name, KINDS[name]())
     assert [inside(e) for e in found] == ["a.jpg", "day/b.jpg", "day/%C3%BC%20%282%29.dcm", "c"]
     assert all(e.uri.startswith(f"{tmp_path.as_uri()}/{name}!/") for e in found)
@@ -103,24 +103,24 @@ def test_members_are_listed_in_place_of_their_archive_and_read_where_they_lie(tm
 
 @pytest.mark.s3
 @pytest.mark.parametrize("name", KINDS)
-def test_on_s3_they_are_read_by_range(s3, bucket, name, monkeypatch):
+def test_members_on_s3_are_read_by_range(s3, bucket, name, monkeypatch):
     eyes = {f"{n}.jpg": bytes([n]) * 700_000 for n in range(6)}
     body = KINDS[name](eyes)
     s3.client.put_object(Bucket=bucket, Key=f"in/{name}", Body=body)
     found = list(walk(f"s3://{bucket}/in"))
     assert [inside(entry) for entry in found] == list(eyes)
-    asked = []
+    requests = []
     once = objects.s3.once
-    monkeypatch.setattr(objects.s3, "once", lambda *a, **kw: asked.append(kw) or once(*a, **kw))
+    monkeypatch.setattr(objects.s3, "once", lambda *a, **kw: requests.append(kw) or once(*a, **kw))
     last = found[-1]
     assert fetch(last.uri, last.etag) == eyes["5.jpg"]
     if "gz" not in name:
-        assert len(asked) == 1, "one ranged read a member"
-        start, stop = asked[0]["Range"].removeprefix("bytes=").split("-")
+        assert len(requests) == 1, "one ranged read per member"
+        start, stop = requests[0]["Range"].removeprefix("bytes=").split("-")
         assert int(stop) - int(start) < 700_000 + 5_000
 
 
-def test_the_name_of_a_member_never_leads_out(tmp_path):
+def test_the_name_of_a_member_never_leads_out_of_its_container(tmp_path):
     names = [
         "../up.jpg",
         "a/../../up.jpg",
@@ -142,12 +142,12 @@ def test_the_name_of_a_member_never_leads_out(tmp_path):
     ]
 
 
-def test_a_name_that_comes_twice_makes_two_entries(tmp_path):
-    with tarfile.open(tmp_path / "day.tar", "w") as archive:
+def test_a_name_that_occurs_twice_makes_two_entries(tmp_path):
+    with tarfile.open(tmp_path / "day.tar", "w") as container:
         for data in (b"old", b"newer"):
             info = tarfile.TarInfo("a.jpg")
             info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+            container.addfile(info, io.BytesIO(data))
     found = list(walk(str(tmp_path)))
     assert [inside(e) for e in found] == ["a.jpg", "a.jpg#2"]
     assert [fetch(e.uri, e.etag) for e in found] == [b"old", b"newer"]
@@ -158,8 +158,8 @@ def test_a_name_that_comes_twice_makes_two_entries(tmp_path):
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
 )
 def test_links_and_devices_are_refused(tmp_path, kind):
-    archive = a_tar({"x.jpg": b""}, type=kind, linkname="/etc/passwd")
-    (entry,) = placed(tmp_path, "day.tar", archive)
+    container = a_tar({"x.jpg": b""}, type=kind, linkname="/etc/passwd")
+    (entry,) = placed(tmp_path, "day.tar", container)
     assert entry.status == "unsupported" and entry.error
     info = zipfile.ZipInfo("link.jpg")
     info.external_attr = 0o120777 << 16
@@ -168,10 +168,10 @@ def test_links_and_devices_are_refused(tmp_path, kind):
     assert (entry.status, entry.error) == ("unsupported", "a link, which is not followed")
 
 
-def test_a_hard_link_in_a_tar_has_the_bytes_of_the_earlier_member_that_it_names(tmp_path):
+def test_a_hard_link_in_a_tar_has_the_bytes_of_its_earlier_target(tmp_path):
     deep = "deep/" * 30 + "a.jpg"
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        with tarfile.open(tmp_path / "day.tar", "w", format=form) as archive:
+        with tarfile.open(tmp_path / "day.tar", "w", format=form) as container:
             for name, data, link in [
                 (f"./{deep}", b"one eye", ""),
                 ("same.jpg", b"", deep),
@@ -182,7 +182,7 @@ def test_a_hard_link_in_a_tar_has_the_bytes_of_the_earlier_member_that_it_names(
                 info = tarfile.TarInfo(name)
                 info.size, info.linkname = len(data), link
                 info.type = tarfile.LNKTYPE if link else tarfile.REGTYPE
-                archive.addfile(info, io.BytesIO(data))
+                container.addfile(info, io.BytesIO(data))
         found = list(walk(str(tmp_path)))
         assert [e.status for e in found] == ["", "", "", "unsupported", ""]
         assert [e.size for e in found[:3]] == [7] * 3
@@ -190,7 +190,7 @@ def test_a_hard_link_in_a_tar_has_the_bytes_of_the_earlier_member_that_it_names(
 
 
 @pytest.mark.parametrize("name", ["day.zip", "day.tar"])
-def test_system_files_in_an_archive_and_marks_of_folders_are_left_out(tmp_path, name):
+def test_system_files_and_folder_markers_in_a_container_are_left_out(tmp_path, name):
     names = ["__MACOSX/._a.jpg", "day/Thumbs.db", "day/a.jpg", "day/a.jpg"]
     body = KINDS[name](dict.fromkeys(names[:3], b"1"))
     if name == "day.zip":
@@ -223,19 +223,19 @@ def test_joined_tars_are_read_as_one(tmp_path, name):
 
 @pytest.mark.parametrize("rest", [b"more", b"x" * 2000, bytes(512) + b"x", b"\x1f"])
 @pytest.mark.parametrize("name", ["day.tar", "inner.tar.gz", "outer.tar.gz"])
-def test_what_follows_the_end_of_a_tar_and_is_none_gets_an_entry(tmp_path, name, rest):
+def test_other_bytes_after_the_end_of_a_tar_get_an_entry(tmp_path, name, rest):
     body = a_tar({"a.jpg": b"1"})
     if name == "outer.tar.gz":
         body = gzip.compress(body) + rest
     else:
         body = gzip.compress(body + rest) if "gz" in name else body + rest
-    eye, archive = placed(tmp_path, name, body)
+    eye, container = placed(tmp_path, name, body)
     assert fetch(eye.uri, eye.etag) == b"1"
-    assert archive.status == "decode_failed" and archive.uri.endswith(name)
-    assert "more follows the end" in archive.error and "1 members were read" in archive.error
+    assert container.status == "decode_failed" and container.uri.endswith(name)
+    assert "more follows the end" in container.error and "1 members were read" in container.error
 
 
-def test_zeros_after_a_tar_are_looked_through_to_a_bound(tmp_path, monkeypatch):
+def test_zeros_after_a_tar_are_read_up_to_a_bound(tmp_path, monkeypatch):
     body = a_tar({"a.jpg": b"1"}) + bytes(60_000)
     assert len(placed(tmp_path, "day.tar", body)) == 1
     monkeypatch.setattr(tars, "MOST_ZEROS", 50_000)
@@ -244,7 +244,7 @@ def test_zeros_after_a_tar_are_looked_through_to_a_bound(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("between", [b"", bytes(700), b"more"])
 def test_joined_zips_are_read_as_one(tmp_path, between):
-    """As `cat a.zip b.zip c.zip` makes them; what is no zip among them gets an entry."""
+    """As `cat a.zip b.zip c.zip` makes them; other bytes between them get an entry."""
     zips = [a_zip({"a.jpg": b"1" * 700}), a_zip({}), a_zip({"b.jpg": b"2", "a.jpg": b"3"})]
     found = placed(tmp_path, "day.zip", between.join(zips))
     eyes = [("a.jpg", ""), ("b.jpg", ""), ("a.jpg#2", "")]
@@ -255,7 +255,7 @@ def test_joined_zips_are_read_as_one(tmp_path, between):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "text"),
     [
         (b"PK\3\4, a zip that lost its end", b"", "more stands before the zip"),
         (a_zip()[:-60], b"", "more stands before the zip"),
@@ -266,28 +266,27 @@ def test_joined_zips_are_read_as_one(tmp_path, between):
         (b"PK00", bytes(100), ""),
     ],
 )
-def test_what_lies_beside_a_zip_and_is_none_gets_an_entry(tmp_path, before, after, said):
-    eye, *archive = placed(tmp_path, "day.zip", before + a_zip({"a.jpg": b"1"}) + after)
+def test_other_bytes_before_or_after_a_zip_get_an_entry(tmp_path, before, after, text):
+    eye, *rest = placed(tmp_path, "day.zip", before + a_zip({"a.jpg": b"1"}) + after)
     assert fetch(eye.uri, eye.etag) == b"1"
-    assert [said in e.error and "1 members were read" in e.error for e in archive] == [True] * bool(
-        said
-    )
+    found = [text in e.error and "1 members were read" in e.error for e in rest]
+    assert found == [True] * bool(text)
 
 
-def test_joined_zips_are_looked_through_to_a_bound(tmp_path, monkeypatch):
+def test_joined_zips_are_read_up_to_a_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(zip_parts, "MOST_PARTS", 3)
     (entry,) = placed(tmp_path, "day.zip", a_zip({"a.jpg": b"1"}) * 4)
     assert entry.status == "too_large" and "more than 3 zip archives" in entry.error
 
 
 @pytest.mark.parametrize("name", [b"\xff\xe9.jpg", b"\x95\\.jpg", b"a\\..\\b.jpg", b"nul\0.jpg"])
-@pytest.mark.parametrize("said", [0, 0x08])
-def test_a_name_that_is_not_what_its_zip_says_costs_no_other_member(tmp_path, name, said):
+@pytest.mark.parametrize("flag", [0, 0x08])
+def test_an_odd_name_in_a_zip_costs_no_other_member(tmp_path, name, flag):
     body = bytearray(a_zip({"x" * len(name): b"1", "ü.jpg": b"2"}))
     for header in (b"PK\1\2", b"PK\3\4"):
         at = body.index(header)
         flags, begins = (9, 46) if header == b"PK\1\2" else (7, 30)
-        body[at + flags] = said
+        body[at + flags] = flag
         body[at + begins : at + begins + len(name)] = name
     odd, plain = placed(tmp_path, "day.zip", bytes(body))
     assert inside(plain) == "%C3%BC.jpg" and fetch(plain.uri, plain.etag) == b"2"
@@ -298,7 +297,7 @@ def test_a_name_that_is_not_what_its_zip_says_costs_no_other_member(tmp_path, na
         assert fetch(odd.uri, odd.etag) == b"1"
 
 
-def test_a_zip_of_over_4_gb_from_macos_gives_its_first_members(tmp_path):
+def test_a_zip_of_over_4_gb_from_macos_gives_its_members(tmp_path):
     """It has no zip64: sizes and offsets are written modulo 2**32. Here most of it is a hole."""
     sizes = [3 << 30, 3 << 30, 5, 3 << 30, 7]
     offsets, entries = [], []
@@ -323,7 +322,7 @@ def test_a_zip_of_over_4_gb_from_macos_gives_its_first_members(tmp_path):
     assert [fetch(found[n].uri, found[n].etag) for n in (2, 4)] == [b"22222", b"4444444"]
 
 
-def test_an_archive_in_an_archive_is_not_opened_however_it_contains_itself(tmp_path):
+def test_a_container_in_a_container_is_not_opened(tmp_path):
     found = placed(
         tmp_path, "day.zip", a_zip({"day.zip": a_zip(), "x.tar.gz": b"1", "a.jpg": b"1"})
     )
@@ -334,25 +333,25 @@ def test_an_archive_in_an_archive_is_not_opened_however_it_contains_itself(tmp_p
     ]
 
 
-def test_a_member_that_would_grow_like_a_bomb_is_refused_before_it_is_read(tmp_path):
+def test_a_bomb_in_a_zip_is_refused_before_it_is_read(tmp_path):
     (entry,) = placed(tmp_path, "day.zip", a_zip({"bomb.bmp": bytes(80 << 20)}))
     assert entry.status == "too_large" and "bomb" in entry.error
     (tmp_path / "day.zip").write_bytes(a_zip({"black.bmp": bytes(8 << 20)}))
     (entry,) = walk(str(tmp_path))
-    assert fetch(entry.uri, entry.etag) == bytes(8 << 20), "a small black picture is none"
+    assert fetch(entry.uri, entry.etag) == bytes(8 << 20), "a small black picture is no bomb"
 
 
-def test_a_tar_gz_that_grows_like_a_bomb_is_left_after_its_bound(tmp_path):
+def test_a_bomb_in_a_tar_gz_is_read_only_up_to_a_bound(tmp_path):
     bomb = a_tar({"a.jpg": b"1", "bomb.bmp": bytes(200 << 20)}, "w:gz")
-    first, archive = placed(tmp_path, "day.tar.gz", bomb)
+    first, container = placed(tmp_path, "day.tar.gz", bomb)
     assert inside(first) == "a.jpg" and not first.status
-    assert archive.status == "too_large" and "as a bomb does" in archive.error
+    assert container.status == "too_large" and "as a bomb does" in container.error
     header = tarfile.TarInfo("pax")
     header.type, header.size = tarfile.XHDTYPE, 7 << 30
     body = header.tobuf(tarfile.USTAR_FORMAT) + bytes(1 << 20)
     (tmp_path / "day.tar.gz").write_bytes(gzip.compress(body))
-    (archive,) = walk(str(tmp_path))
-    assert (archive.status, "a header of 7516192768 bytes" in archive.error) == ("too_large", True)
+    (entry,) = walk(str(tmp_path))
+    assert (entry.status, "a header of 7516192768 bytes" in entry.error) == ("too_large", True)
 
 
 def headers_alone(content, count, kind=tarfile.XHDTYPE):
@@ -363,7 +362,7 @@ def headers_alone(content, count, kind=tarfile.XHDTYPE):
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK])
 @pytest.mark.parametrize("name", ["day.tar", "day.tar.gz"])
-def test_a_tar_of_headers_alone_is_left_after_its_bound(tmp_path, monkeypatch, name, kind):
+def test_a_tar_of_headers_alone_is_read_only_up_to_a_bound(tmp_path, monkeypatch, name, kind):
     body = headers_alone(b"11 path=ab\n", 9, kind) + a_tar({"a.jpg": b"1"})
     body = gzip.compress(body) if "gz" in name else body
     (entry,) = placed(tmp_path, name, body)
@@ -377,17 +376,17 @@ def test_a_tar_of_headers_alone_is_left_after_its_bound(tmp_path, monkeypatch, n
     assert (entry.status, "too many headers: 9 of 99 bytes" in entry.error) == ("too_large", True)
 
 
-def test_headers_that_say_a_great_deal_are_read_to_the_bound_and_no_further(tmp_path, monkeypatch):
-    """Two hundred thousand records in each: what comes after one must not be copied for it."""
+def test_long_headers_are_read_only_up_to_a_bound(tmp_path, monkeypatch):
+    """Each has 200,000 records: reading one must not copy all that follow."""
     monkeypatch.setattr(tars, "MOST_EXTENDED", 4 << 20)
     body = headers_alone(b"5 a=\n" * (tars.MOST_HEADER // 5), 6)
     (entry,) = placed(tmp_path, "day.tar", body)
     assert (entry.status, "too many headers: 5" in entry.error) == ("too_large", True)
 
 
-def test_what_a_header_says_last_counts_and_what_is_sparse_is_refused(tmp_path):
-    said = b"5 a=\n" + b"12 path=old\n" + b"16 path=eye.jpg\n" + b"9 size=1\n"
-    found = placed(tmp_path, "day.tar", headers_alone(said, 1) + a_tar({"a.jpg": b"1"}))
+def test_the_last_value_in_a_header_counts_and_sparse_files_are_refused(tmp_path):
+    records = b"5 a=\n" + b"12 path=old\n" + b"16 path=eye.jpg\n" + b"9 size=1\n"
+    found = placed(tmp_path, "day.tar", headers_alone(records, 1) + a_tar({"a.jpg": b"1"}))
     assert [(inside(e), e.size, e.status) for e in found] == [("eye.jpg", 1, "")]
     sparse = headers_alone(b"22 GNU.sparse.major=1\n", 1) + a_tar({"a.jpg": b"1"})
     (entry,) = placed(tmp_path, "day.tar", sparse)
@@ -402,8 +401,8 @@ def test_what_a_header_says_last_counts_and_what_is_sparse_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["gnu", "pax"])
-def test_a_sparse_file_of_tar_s_own_making_is_refused(tmp_path, form):
-    """What lies in the tar is not the file: its holes are left out."""
+def test_a_sparse_file_packed_by_tar_is_refused(tmp_path, form):
+    """The tar does not hold the whole file: its holes are left out."""
     with (tmp_path / "eye.jpg").open("wb") as eye:
         eye.write(b"begin")
         eye.seek(1 << 20)
@@ -415,16 +414,16 @@ def test_a_sparse_file_of_tar_s_own_making_is_refused(tmp_path, form):
 
 
 def test_members_that_share_their_bytes_are_refused(tmp_path):
-    """As in the bombs whose thousands of members are one another's data."""
+    """As in zip bombs whose thousands of members share their data."""
     body = bytearray(a_zip({"a.jpg": b"x" * 5_000, "b.jpg": b"x" * 5_000, "c.jpg": b"y"}))
     second = body.index(b"PK\x01\x02", body.index(b"PK\x01\x02") + 1)
-    body[second + 42 : second + 46] = struct.pack("<L", 0)  # the second lies where the first does
+    body[second + 42 : second + 46] = struct.pack("<L", 0)  # the second begins at the first
     found = placed(tmp_path, "day.zip", bytes(body))
     assert [e.status for e in found] == ["unsupported", "unsupported", ""]
     assert "overlap" in found[0].error
 
 
-def test_an_encrypted_member_and_a_foreign_method_are_refused(tmp_path):
+def test_an_encrypted_member_and_an_unsupported_method_are_refused(tmp_path):
     (tmp_path / "eye.jpg").write_bytes(b"eye")
     body = bytearray(a_zip({"a.jpg": b"1"}))
     body[body.index(b"PK\x01\x02") + 8] |= 1
@@ -435,7 +434,7 @@ def test_an_encrypted_member_and_a_foreign_method_are_refused(tmp_path):
     assert (entry.status, "(14)" in entry.error) == ("unsupported", True)
 
 
-def test_a_member_that_is_not_what_was_listed_is_broken(tmp_path):
+def test_a_member_that_differs_from_its_listing_is_broken(tmp_path):
     body = bytearray(a_zip({"a.jpg": b"eye" * 1_000}))
     declared = body.index(b"PK\x01\x02") + 24
     body[declared : declared + 4] = struct.pack("<L", 5)
@@ -451,7 +450,7 @@ def test_a_member_that_is_not_what_was_listed_is_broken(tmp_path):
         fetch(entry.uri, entry.etag)
 
 
-def test_a_broken_archive_is_one_entry_with_its_reason(tmp_path):
+def test_a_broken_container_is_one_entry_with_its_reason(tmp_path):
     for name, content in {
         "junk.zip": b"PK and no more",
         "empty.zip": b"",
@@ -475,7 +474,7 @@ def test_a_broken_archive_is_one_entry_with_its_reason(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["day.tar", "day.tar.gz"])
-def test_a_tar_that_is_cut_off_gives_its_sound_members_and_an_entry_for_the_rest(tmp_path, name):
+def test_a_cut_off_tar_gives_its_sound_members_and_an_entry_for_the_rest(tmp_path, name):
     eyes = {f"{n}.jpg": random.Random(n).randbytes(20_000) for n in range(4)}
     whole = a_tar(eyes)
     cut = whole[: 2 * (512 + 20_480) + 9_000]
@@ -484,12 +483,12 @@ def test_a_tar_that_is_cut_off_gives_its_sound_members_and_an_entry_for_the_rest
     assert len(sound) >= 2 and {e.status for e in found} == {"", "decode_failed"}
     assert [fetch(e.uri, e.etag) for e in sound] == list(eyes.values())[: len(sound)]
     assert found[-1].uri.endswith(name) and "cut off" in found[-1].error
-    no_mark = whole[: 4 * (512 + 20_480)]  # cut where a member ends: nothing else would tell
+    no_mark = whole[: 4 * (512 + 20_480)]  # cut where a member ends: only the end mark is missing
     (tmp_path / name).write_bytes(gzip.compress(no_mark) if "gz" in name else no_mark)
     assert [e.status for e in walk(str(tmp_path))] == ["", "", "", "", "decode_failed"]
 
 
-def test_more_members_than_are_listed_end_with_an_entry_that_says_so(tmp_path, monkeypatch):
+def test_too_many_members_end_with_an_entry_that_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(containers, "MOST_MEMBERS", 3)
     found = placed(tmp_path, "day.zip", a_zip({f"{n}.jpg": b"1" for n in range(5)}))
     assert [e.status for e in found] == ["", "", "", "too_large"]
@@ -498,7 +497,7 @@ def test_more_members_than_are_listed_end_with_an_entry_that_says_so(tmp_path, m
     assert entry.status == "too_large" and "an index of" in entry.error
 
 
-def test_an_archive_that_changed_since_the_listing_gives_no_bytes(tmp_path):
+def test_a_container_that_changed_since_the_listing_gives_no_bytes(tmp_path):
     for name in ("day.zip", "day.tar", "day.tar.gz"):
         (tmp_path / name).write_bytes(KINDS[name]())
     found = list(walk(str(tmp_path)))
@@ -511,8 +510,8 @@ def test_an_archive_that_changed_since_the_listing_gives_no_bytes(tmp_path):
                 fetch(entry.uri, entry.etag)
 
 
-def test_a_tar_gz_is_read_near_where_it_was_read_before(tmp_path, monkeypatch):
-    """In any order; here with marks close together, in two gzip files one after the other."""
+def test_a_tar_gz_is_read_on_from_the_nearest_mark(tmp_path, monkeypatch):
+    """Members are read in any order; marks are close together, in two joined gzip files."""
     monkeypatch.setattr(tars, "MARK", 300_000)
     eyes = {f"{n:02}.jpg": random.Random(n).randbytes(30_000) for n in range(40)}
     body = a_tar(eyes)
@@ -542,11 +541,11 @@ def test_a_tar_gz_is_read_once_however_many_threads_want_its_members(tmp_path, m
     fetching._streams.clear()
     assert [data for _, data in fetch_many(found, 8)] == list(eyes.values())
     assert len(opened) == 1
-    with ThreadPoolExecutor(8) as pool:  # in any order, it is right all the same
+    with ThreadPoolExecutor(8) as pool:  # in any order, the bytes are right
         assert list(pool.map(lambda e: fetch(e.uri, e.etag), found)) == list(eyes.values())
 
 
-def test_archives_of_the_systems_own_programs_are_read(tmp_path):
+def test_tars_of_the_systems_own_program_are_read(tmp_path):
     eyes = {"a.jpg": b"1" * 5_000, "deep/" * 30 + "long name.jpg": b"2"}
     for name, data in eyes.items():
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -567,7 +566,7 @@ def test_archives_of_the_systems_own_programs_are_read(tmp_path):
     changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),
     end=st.floats(0, 1),
 )
-def test_no_mutation_of_an_archive_escapes_as_anything_but_a_reason(tmp_path, name, changes, end):
+def test_every_mutation_of_a_container_ends_in_bytes_or_a_reason(tmp_path, name, changes, end):
     body = bytearray(SMALL[name])
     for place, value in changes:
         body[int(place * (len(body) - 1))] = value

@@ -1,4 +1,4 @@
-"""Batches: every picture once, the same everywhere, none on two ranks."""
+"""Batches show every picture in each epoch, and do not depend on the number of ranks."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_an_epoch_shows_every_picture_and_ranks_step_together(
     if size >= world:
         alone = list(batches.batches(np.ones(count), size, seed=1, epoch=2))
         together = [np.concatenate(parts) for parts in zip(*drawn, strict=True)]
-        assert [set(b) for b in together] == [set(b) for b in alone], "the world changed a batch"
+        assert [set(b) for b in together] == [set(b) for b in alone], "batches depend on ranks"
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

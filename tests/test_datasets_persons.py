@@ -27,7 +27,7 @@ def sample(name: str, subject: str = "") -> Sample:
         (sample("N-1-L", "p7"), sample("N-1-R", "p8"), False),
     ],
 )
-def test_a_person_is_told_by_the_subject_or_by_the_names_of_a_pair(
+def test_a_person_is_known_by_the_subject_or_by_the_names_of_a_pair(
     one: Sample, other: Sample, same: bool
 ) -> None:
     assert (person_of(one) == person_of(other)) == same
@@ -40,7 +40,7 @@ def test_the_validation_split_keeps_persons_together() -> None:
     assert not {persons[i] for i in learn} & {persons[i] for i in validate}
 
 
-def test_without_persons_each_eighth_picture_validates() -> None:
+def test_without_persons_every_eighth_picture_validates() -> None:
     """The published bundles were trained in this way."""
     _, validate = batches.split([str(number) for number in range(17)])
     assert validate.tolist() == [7, 15]
@@ -58,7 +58,7 @@ def test_folds_of_a_manifest_keep_its_subjects_together(tmp_path: Path) -> None:
     assert sum(len(folded(samples, fold)) for fold in ("learn", "held")) == 24
 
 
-def test_calibration_holds_both_eyes_of_a_person_back_together() -> None:
+def test_calibration_holds_back_both_eyes_of_a_person_together() -> None:
     persons = np.array([f"p{number % 30}" for number in range(60)])
     glaucoma = np.arange(60) < 12
     held = list(folds(glaucoma, persons))

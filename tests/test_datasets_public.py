@@ -65,7 +65,7 @@ def refuge(root: Path) -> None:
 
 
 def soft(structure: np.ndarray, wide: np.ndarray) -> np.ndarray:
-    """All four experts inside the structure, two of them in the wide one."""
+    """All four experts agree inside the structure, two of them in the wide one."""
     return np.where(structure, 255, np.where(wide, 128, 0))
 
 
@@ -173,7 +173,7 @@ def test_a_layout_is_read_back(spec: str, tmp_path: Path) -> None:
         assert again.read_image().shape == (HEIGHT, WIDTH, 3)
 
 
-def test_the_consensus_is_the_callers(tmp_path: Path) -> None:
+def test_the_caller_chooses_the_consensus(tmp_path: Path) -> None:
     drishti(tmp_path)
     wide = open_set(f"drishti-gs:{tmp_path}?consensus=2").samples[0].read_mask()
     assert wide is not None
@@ -181,7 +181,7 @@ def test_the_consensus_is_the_callers(tmp_path: Path) -> None:
     assert np.array_equal(cup_of(wide), oval(26, 8, 9))
 
 
-def test_of_a_stereo_pair_the_left_view_is_read(tmp_path: Path) -> None:
+def test_the_left_view_of_a_stereo_pair_is_read(tmp_path: Path) -> None:
     rim_one_r3(tmp_path)
     samples = open_set(f"rim-one-r3:{tmp_path}").samples
     assert [s.laterality for s in samples] == ["OS", "OD"]
@@ -192,7 +192,7 @@ def test_of_a_stereo_pair_the_left_view_is_read(tmp_path: Path) -> None:
         samples[0].read_mask()
 
 
-def test_splits_are_the_sets_own(tmp_path: Path) -> None:
+def test_splits_are_those_of_the_set(tmp_path: Path) -> None:
     refuge(tmp_path / "r")
     origa(tmp_path / "o")
     splits = {s.id: s.split for s in open_set(f"refuge:{tmp_path / 'r'}").samples}
@@ -263,7 +263,7 @@ def test_the_mask_has_the_upright_pictures_size(tmp_path: Path) -> None:
     assert mask is not None and mask.shape == sample.read_image().shape[:2] == (HEIGHT, WIDTH)
 
 
-def test_discs_alone_and_unlabelled_pictures(tmp_path: Path) -> None:
+def test_discs_alone_and_unlabelled_pictures_are_read(tmp_path: Path) -> None:
     for name in ("a", "b"):
         picture(tmp_path / "set" / f"{name}.png")
     save(DISC, tmp_path / "set" / "disc.png")
@@ -311,12 +311,12 @@ def test_a_wrong_row_is_named(table: str, reason: str, tmp_path: Path) -> None:
         ("synthetic:?count=none", "count=none"),
     ],
 )
-def test_a_wrong_line_says_what_is_right(spec: str, reason: str) -> None:
+def test_a_wrong_line_is_refused_with_the_valid_choices(spec: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         open_set(spec)
 
 
-def test_a_set_is_named_by_what_it_is_not_where(tmp_path: Path) -> None:
+def test_the_name_of_a_set_does_not_contain_its_folder(tmp_path: Path) -> None:
     drishti(tmp_path)
     assert open_set(f"drishti-gs:{tmp_path}").name == "Drishti-GS"
     assert open_set(f"drishti-gs:{tmp_path}?split=test").name == "Drishti-GS split=test"
@@ -324,7 +324,7 @@ def test_a_set_is_named_by_what_it_is_not_where(tmp_path: Path) -> None:
     assert open_set(f"manifest:{tmp_path}/m.csv?split=train").name == "m split=train"
 
 
-def test_a_line_is_anchored_where_it_was_given(
+def test_a_relative_path_is_anchored_at_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -335,35 +335,35 @@ def test_a_line_is_anchored_where_it_was_given(
 
 @pytest.fixture
 def site(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of a prefix, to which `sent` sends `site` below tmp_path; copies lie in tmp_path."""
+    """The URI to which a test sends `tmp_path / "site"`; local copies stay below tmp_path."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     return f"s3://{bucket}/deep/site"
 
 
-def sent(folder: Path, uri: str) -> None:
+def send(folder: Path, uri: str) -> None:
     shared = open_place(uri)
     for file in folder.rglob("*"):
         if file.is_file():
             shared.put(file.relative_to(folder).as_posix(), file.read_bytes())
 
 
-# RIM-ONE DL is drawn above with folders that are empty, which object storage does not have.
+# RIM-ONE DL is drawn above with empty folders, which object storage does not have.
 @pytest.mark.s3
 @pytest.mark.parametrize("spec", [s for s in EXPECTED if "dl:" not in s] + ["folder:{}"])
 def test_a_set_on_s3_is_the_same_set(spec: str, tmp_path: Path, site: str) -> None:
     build, _ = EXPECTED.get(spec, (manifest, {}))
     build(tmp_path / "site")
-    sent(tmp_path / "site", site)
+    send(tmp_path / "site", site)
     here, there = (open_set(spec.format(root)) for root in (tmp_path / "site", site))
     assert (there.name, there.digest()) == (here.name, here.digest())
     assert there.samples[0].image != here.samples[0].image
 
 
 @pytest.mark.s3
-def test_of_a_manifest_on_s3_only_the_wanted_rows_are_fetched(tmp_path: Path, site: str) -> None:
+def test_only_the_wanted_rows_of_a_manifest_on_s3_are_fetched(tmp_path: Path, site: str) -> None:
     manifest(tmp_path / "site")
-    sent(tmp_path / "site", site)
+    send(tmp_path / "site", site)
     (sample,) = open_set(f"manifest:{site}/m.csv?split=test").samples
     files = [file.name for file in sample.image.parent.rglob("*.*")]
     assert sorted(files) == ["b.png", "b.png", "m.csv"]  # picture and mask
@@ -378,7 +378,7 @@ def test_a_manifest_on_s3_reads_no_file_of_this_machine(tmp_path: Path, site: st
             open_set(f"manifest:{site}/m.csv")
 
 
-def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
+def test_the_digest_depends_on_the_bytes(tmp_path: Path) -> None:
     manifest(tmp_path)
     spec = f"manifest:{tmp_path}/m.csv"
     before = open_set(spec).digest()
@@ -389,7 +389,7 @@ def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
     assert open_set(spec).digest() != before
 
 
-def test_real_pictures_through_the_manifest(fundus_data: Path) -> None:
+def test_real_pictures_are_read_through_the_manifest(fundus_data: Path) -> None:
     with (fundus_data / "manifest.csv").open(newline="") as lines:
         rows = {r["image"]: r for r in csv.DictReader(lines) if r["set"] == "drishti_gs1_crop512"}
     labelled = open_set(f"manifest:{fundus_data}/manifest.csv?set=drishti_gs1_crop512")
@@ -397,16 +397,16 @@ def test_real_pictures_through_the_manifest(fundus_data: Path) -> None:
     for sample in labelled.samples[:10]:
         mask = sample.read_mask()
         assert mask is not None and mask.shape == sample.read_image().shape[:2]
-        rows_of = [int(inside.any(axis=1).sum()) for inside in (cup_of(mask), disc_of(mask))]
+        heights = [int(inside.any(axis=1).sum()) for inside in (cup_of(mask), disc_of(mask))]
         stated = float(rows[sample.image.relative_to(fundus_data).as_posix()]["vcdr"])
-        assert rows_of[0] / rows_of[1] == pytest.approx(stated, abs=0.001)
+        assert heights[0] / heights[1] == pytest.approx(stated, abs=0.001)
 
 
-def test_folds_part_every_layout_by_the_pictures_themselves(tmp_path: Path) -> None:
-    draw = np.random.default_rng(0)
+def test_folds_divide_every_layout_by_the_pictures_themselves(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
     lines = ["image,set"]
     for number in range(60):
-        save(draw.integers(0, 255, (4, 4, 3)), tmp_path / f"{number}.png")
+        save(rng.integers(0, 255, (4, 4, 3)), tmp_path / f"{number}.png")
         (tmp_path / f"copy_{number}.png").write_bytes((tmp_path / f"{number}.png").read_bytes())
         lines += [f"{number}.png,drawn", f"copy_{number}.png,drawn"]
     (tmp_path / "manifest.csv").write_text("\n".join(lines))

@@ -1,4 +1,4 @@
-"""The synthetic camera: deterministic, anatomically sound, and of truly different styles."""
+"""Synthetic cameras: deterministic, anatomically sound and measurably different."""
 
 from functools import cache
 from itertools import pairwise
@@ -43,15 +43,15 @@ def test_the_same_camera_and_seed_draw_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize("name", CAMERAS)
-def test_masks_hold_the_vcdr_that_is_stated(name: str) -> None:
+def test_masks_have_the_stated_vcdr(name: str) -> None:
     for frame in frames(name):
         disc, cup = disc_of(frame.mask), cup_of(frame.mask)
         assert frame.image.dtype == np.uint8 and frame.image.shape == (*frame.mask.shape, 3)
-        # An outline cut into pixel centres loses less than one row at each end.
+        # An outline sampled at pixel centres loses less than one row at each end.
         assert abs(rows(cup) - frame.vcdr * rows(disc)) <= 2
         shown = frame.image[disc].mean()
-        ring = cv2.dilate(disc.astype(np.uint8), np.ones((61, 61))).astype(bool) & ~disc
-        assert shown > 1.15 * frame.image[ring].mean(), "the disc is brighter than around it"
+        around = cv2.dilate(disc.astype(np.uint8), np.ones((61, 61))).astype(bool) & ~disc
+        assert shown > 1.15 * frame.image[around].mean(), "the disc is the brighter one"
         assert frame.image[cup].mean() > frame.image[disc & ~cup].mean(), "the cup is paler"
 
 
@@ -63,7 +63,7 @@ def test_masks_hold_the_vcdr_that_is_stated(name: str) -> None:
     seed=st.integers(0, 10_000),
     temporal=st.sampled_from([-1.0, 1.0]),
 )
-def test_a_cup_lies_in_its_disc_with_the_ratio_asked_for(
+def test_a_cup_lies_in_its_disc_with_the_requested_ratio(
     vcdr: float, aspect: float, tilt: float, seed: int, temporal: float
 ) -> None:
     disc = Oval(300.0, 250.0, 80 * aspect, 80.0, tilt)
@@ -87,7 +87,7 @@ def test_the_fovea_is_temporal() -> None:
         assert (darkest / frame.mask.shape[1] < 0.5) == (frame.laterality == "OD")
 
 
-def test_styles_differ_measurably() -> None:
+def test_cameras_differ_measurably() -> None:
     def colour(frame: Frame) -> np.ndarray:
         return frame.image[frame.image.max(axis=2) > 20].mean(axis=0)
 
@@ -110,7 +110,7 @@ def test_styles_differ_measurably() -> None:
     assert np.mean(large) > np.mean(small) + 0.15
 
 
-def test_an_archive_of_two_cameras_holds_pictures_alone(tmp_path) -> None:
+def test_an_archive_of_two_cameras_holds_only_pictures(tmp_path) -> None:
     drawn = write_archive(tmp_path, [clinic(), hospital()], count=3, seed=1)
     assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(d.path for d in drawn)
     assert {d.path.parent.name for d in drawn} == {"clinic", "hospital"}

@@ -56,21 +56,21 @@ def hostile(monkeypatch, tmp_path):
 
 
 def on_bad(action):
-    """A door that does `action` for bytes that begin with BAD, and its job for others."""
+    """Code of a child that does `action` for bytes that begin with BAD and decodes others."""
     return f"""
 real = sandbox_child.contents
 calls = []
-def door(data, **options):
+def broken(data, **options):
     calls.append(data)
     if data.startswith(b"BAD"):
         {action}
     return real(data, **options)
-sandbox_child.contents = door
+sandbox_child.contents = broken
 """
 
 
 def gone(pid):
-    """Whether the process ended (a zombie that nobody reaped has)."""
+    """Whether the process has ended; a zombie has."""
     for _ in range(100):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -81,7 +81,7 @@ def gone(pid):
     return False
 
 
-def test_pictures_and_refusals_are_those_of_the_door(decoder):
+def test_pictures_and_refusals_are_those_of_decoding_without_a_child(decoder):
     (inside,), (outside,) = decoder(png()), pictures(png())
     assert (inside.pixels == outside.pixels).all() and inside.frame == outside.frame == 1
     assert refusal(decoder, b"some text")[0] == "unsupported"
@@ -89,7 +89,7 @@ def test_pictures_and_refusals_are_those_of_the_door(decoder):
     assert refusal(decoder, b"")[0] == "decode_failed"
 
 
-def test_all_that_a_dicom_object_says_comes_through(decoder):
+def test_all_facts_of_a_dicom_object_come_through(decoder):
     data = dicom_file(np.stack([PIXELS, 255 - PIXELS]), "rle", ManufacturerModelName="Cam 5")
     options = {"subject_key": b"key", "keep_header": True}
     for inside, outside in zip(decoder(data, **options), pictures(data, **options), strict=True):
@@ -129,10 +129,10 @@ PREPARE = (
         + 'framing.send(L, {"status": "ok", "pictures": [HEAD], "lost": []}, []); time.sleep(600)',
     ],
 )
-def test_a_reader_that_hangs_costs_seconds_and_its_process_ends(hostile, monkeypatch, hang):
+def test_a_reader_that_hangs_times_out_and_its_process_ends(hostile, monkeypatch, hang):
     monkeypatch.setattr(sandbox, "ASLEEP_S", 1.0)
     decoder = hostile(on_bad(hang), timeout_s=2)
-    monkeypatch.setattr(sandbox, "PATIENCE", 1000)  # of the clock nothing is to be had
+    monkeypatch.setattr(sandbox, "PATIENCE", 1000)  # the wall-clock limit is out of reach
     decoder(png())
     pid = decoder._child.process.pid
     status, reason = refusal(decoder, b"BAD")
@@ -141,23 +141,23 @@ def test_a_reader_that_hangs_costs_seconds_and_its_process_ends(hostile, monkeyp
     decoder(png())
 
 
-def test_a_reader_that_waits_for_a_busy_machine_is_given_time(hostile, monkeypatch):
-    """Stopped, a process waits and does not sleep."""
+def test_a_reader_that_waits_for_a_busy_machine_is_not_ended(hostile, monkeypatch):
+    """A stopped process counts as waiting, not as sleeping."""
     monkeypatch.setattr(sandbox, "ASLEEP_S", 0.5)
     stop = "me = os.getpid(); os.fork() or (time.sleep(2), os.kill(me, 18), os._exit(0)); "
     decoder = hostile(on_bad(stop + "os.kill(me, signal.SIGSTOP)"), timeout_s=0.5)
     assert refusal(decoder, b"BAD")[0] == "unsupported"
 
 
-def test_a_reader_that_answers_in_drops_is_ended(hostile, monkeypatch):
+def test_a_reader_that_answers_too_slowly_is_ended(hostile, monkeypatch):
     monkeypatch.setattr(sandbox, "PATIENCE", 2)
-    drops = "while True: os.write(LINK, bytes(1)); time.sleep(0.01)"
+    trickle = "while True: os.write(LINK, bytes(1)); time.sleep(0.01)"
     head = 'framing.send(L, {"status": "ok", "pictures": [HEAD | {"width": 9999}], "lost": []}, [])'
-    decoder = hostile(on_bad(PREPARE + head + f"\n        {drops}"), timeout_s=1)
+    decoder = hostile(on_bad(PREPARE + head + f"\n        {trickle}"), timeout_s=1)
     assert refusal(decoder, b"BAD")[0] == "timed_out"
 
 
-def test_a_reader_that_takes_all_memory_is_a_refusal(hostile):
+def test_a_reader_that_exhausts_its_memory_is_a_refusal(hostile):
     decoder = hostile(on_bad("bytes(10 << 30)"), memory_bytes=1 << 30)
     status, reason = refusal(decoder, b"BAD")
     assert status == "too_large" and "1024 MiB" in reason
@@ -180,7 +180,7 @@ def test_a_reader_that_takes_all_memory_is_a_refusal(hostile):
         'framing.send(L, {"status": "ok", "pictures": [HEAD | SMALL]}, [])',
     ],
 )
-def test_a_child_in_strange_hands_cannot_answer_what_it_likes(hostile, answer):
+def test_a_malformed_answer_of_the_child_is_a_refusal(hostile, answer):
     decoder = hostile(on_bad(PREPARE + answer + "; time.sleep(600)"), timeout_s=20)
     assert refusal(decoder, b"BAD") == (
         "crashed",
@@ -188,7 +188,7 @@ def test_a_child_in_strange_hands_cannot_answer_what_it_likes(hostile, answer):
     )
 
 
-def test_the_verdict_does_not_depend_on_what_was_decoded_before(hostile):
+def test_the_result_does_not_depend_on_earlier_objects(hostile):
     """If an earlier object has corrupted a reader's memory, a new process tries again."""
     spoilt = "if len(calls) > 1: os.abort()"
     decoder = hostile(on_bad("").replace('if data.startswith(b"BAD"):', spoilt))
@@ -242,7 +242,7 @@ def test_a_hanging_child_of_a_dead_parent_is_ended_by_the_kernel(hostile):
     assert child.wait(timeout=60) == -signal.SIGPROF
 
 
-def test_a_decoder_travels_without_its_process(decoder):
+def test_a_decoder_is_pickled_without_its_process(decoder):
     decoder(png())
     twin = pickle.loads(pickle.dumps(decoder))
     assert twin.timeout_s == 5 and (twin(png())[0].pixels == PIXELS).all()
@@ -258,7 +258,7 @@ def test_the_child_imports_neither_torch_nor_ray():
     assert subprocess.run([sys.executable, "-c", check], env=environment).returncode == 0
 
 
-def test_a_timeout_and_memory_that_cannot_work_are_refused_at_once():
+def test_an_impossible_timeout_or_memory_limit_is_refused_at_once():
     with pytest.raises(ValueError, match="seconds above 0"):
         Decoder(timeout_s=0)
     with pytest.raises(ValueError, match="256 MiB"):

@@ -33,7 +33,7 @@ def refusal(data, **options):
 
 
 def changed(data, **elements):
-    """The DICOM file with other elements."""
+    """The DICOM file with these elements changed."""
     dataset = pydicom.dcmread(io.BytesIO(data))
     for keyword, value in elements.items():
         setattr(dataset, keyword, value)
@@ -43,7 +43,7 @@ def changed(data, **elements):
 
 
 def shipped(name):
-    """A file that pydicom brings."""
+    """A file that pydicom ships."""
     folder = Path(pydicom.data.__file__).parent / "test_files"
     return pydicom.dcmread(folder / name, force=True)
 
@@ -98,7 +98,7 @@ def test_a_baseline_frame_has_the_pixels_of_the_same_jpeg_as_a_file():
         "SC_ybr_full_422_uncompressed.dcm",
     ],
 )
-def test_the_colours_of_other_writers(name):
+def test_the_colours_of_other_writers_are_right(name):
     """Bars from top to bottom: red, pale red, green, pale green, blue."""
     (picture,) = pictures(as_photograph(shipped(name)))
     bars = picture.pixels[5::10, 50].astype(int)
@@ -130,7 +130,7 @@ def test_grey_is_inverted_windowed_or_scaled_by_its_bits():
     assert (lifted.pixels[..., 0] == GREY).all()
 
 
-def test_several_frames_are_a_picture_each():
+def test_each_of_several_frames_is_a_picture():
     frames = np.stack([SMOOTH, 255 - SMOOTH, SMOOTH[::-1]])
     for syntax in ("explicit", "jpeg_lossless", "rle"):
         found = pictures(dicom_file(frames, syntax))
@@ -138,14 +138,14 @@ def test_several_frames_are_a_picture_each():
         assert (np.stack([p.pixels for p in found]) == frames).all()
 
 
-def test_the_camera_is_named_as_the_header_does_and_briefly():
+def test_the_camera_is_named_by_the_header_and_briefly():
     data = dicom_file(SMOOTH, Manufacturer=" Maker\x07 ", ManufacturerModelName="M" * 500)
     (found,) = pictures(data)
     assert (found.manufacturer, found.model) == ("Maker", "M" * 64)
     assert pictures(dicom_file(SMOOTH, Manufacturer=""))[0].manufacturer is None
 
 
-def test_which_eye_and_how_large():
+def test_laterality_and_pixel_spacing_are_read():
     right, left = (dicom_file(SMOOTH, ImageLaterality=side) for side in "RL")
     assert [pictures(data)[0].laterality for data in (right, left)] == ["OD", "OS"]
     series = dicom_file(SMOOTH, ImageLaterality="", Laterality="L")
@@ -168,7 +168,7 @@ def test_the_subject_is_a_keyed_hash_of_the_patient_id():
     assert pictures(dicom_file(SMOOTH, PatientID=""), subject_key=b"key")[0].subject is None
 
 
-def test_the_header_is_the_object_without_its_pixels_and_only_when_asked():
+def test_the_header_comes_without_pixels_and_only_on_request():
     data = dicom_file(SMOOTH, PatientComments="shy", OperatorsName="Nurse^N")
     assert pictures(data)[0].header is None
     header = pydicom.dcmread(io.BytesIO(pictures(data, keep_header=True)[0].header))
@@ -218,8 +218,8 @@ def spliced(data, tag, vr, value):
     return data[: at + 6] + len(value).to_bytes(2, "little") + value + data[end:]
 
 
-def test_no_name_id_or_birth_date_in_what_is_raised_warned_or_logged(caplog):
-    """pydicom quotes values that are not numbers or dates: a name may be in any element."""
+def test_no_name_id_or_birth_date_is_raised_warned_or_logged(caplog):
+    """pydicom quotes values that it cannot parse, and a name may be in any element."""
     caplog.set_level(logging.DEBUG)
     sound, name = dicom_file(SMOOTH), b"Planted^Name"
     wrong = [
@@ -233,17 +233,17 @@ def test_no_name_id_or_birth_date_in_what_is_raised_warned_or_logged(caplog):
         spliced(sound, b"\x08\0\x05\0", b"CS", name),  # SpecificCharacterSet
         sound.replace(b"\x10\0\x10\0PN", b"\x10\0\x10\0IS"),
     ]
-    said = []
+    texts = []
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for data in wrong:
             try:
                 pictures(data, keep_header=True, subject_key=b"k")
             except Refused as refused:
-                said.append("".join(traceback.format_exception(refused)))
-    assert len(said) >= 3
-    said += [str(w.message) for w in warned] + [record.getMessage() for record in caplog.records]
-    assert not [text for text in said for word in PLANTED if word in text]
+                texts.append("".join(traceback.format_exception(refused)))
+    assert len(texts) >= 3
+    texts += [str(w.message) for w in warned] + [record.getMessage() for record in caplog.records]
+    assert not [text for text in texts for word in PLANTED if word in text]
 
 
 def test_a_file_without_preamble_is_read():

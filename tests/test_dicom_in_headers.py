@@ -22,11 +22,11 @@ from fundus.images.decode import Refused
 RAMP = np.add.outer(np.arange(96) // 2, np.arange(120) // 2)[..., None] + np.array([90, 40, 10])
 RAMP = RAMP.clip(0, 255).astype(np.uint8)
 RAMP[:12] = 0  # the border
-BRIGHT = (RAMP // 2 + 100).astype(np.uint8)  # without one, by which its colours could be told
+BRIGHT = (RAMP // 2 + 100).astype(np.uint8)  # without a border, which would reveal its colours
 
 
 def changed(data, without=(), **elements):
-    """The DICOM file with other elements."""
+    """The DICOM file with these elements removed or changed."""
     dataset = pydicom.dcmread(io.BytesIO(data))
     for keyword in without:
         del dataset[keyword]
@@ -48,7 +48,7 @@ def near(one, other, mean=4):
 
 
 def jpeg(pixels, *, halved, marker):
-    """A JPEG of YCbCr with halved colour or without, and with an APP14 of transform 1 or none."""
+    """A JPEG of YCbCr, with or without halved colour and an APP14 marker of transform 1."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=2 if halved else 0)
     plain = stream.getvalue()
@@ -59,22 +59,22 @@ def jpeg(pixels, *, halved, marker):
 
 
 @pytest.mark.parametrize(("halved", "marker"), [(True, False), (False, True), (True, True)])
-def test_rgb_said_and_ycbcr_meant(halved, marker):
+def test_ycbcr_declared_as_rgb_is_recognised(halved, marker):
     (one,) = pictures(
         in_dicom(jpeg(BRIGHT, halved=halved, marker=marker), PhotometricInterpretation="RGB")
     )
     assert near(one.pixels, BRIGHT) and "colours_by_content" in one.flags
 
 
-def test_ycbcr_said_and_rgb_meant():
-    letters = jpeg8_encode(BRIGHT, 95, colorspace="RGB", outcolorspace="RGB")
-    (one,) = pictures(in_dicom(letters, PhotometricInterpretation="YBR_FULL_422"))
+def test_rgb_declared_as_ycbcr_is_recognised():
+    stream = jpeg8_encode(BRIGHT, 95, colorspace="RGB", outcolorspace="RGB")
+    (one,) = pictures(in_dicom(stream, PhotometricInterpretation="YBR_FULL_422"))
     assert near(one.pixels, BRIGHT) and "colours_by_content" in one.flags
 
 
-@pytest.mark.parametrize("meant", ["RGB", "YBR_FULL"])
-def test_three_bytes_a_pixel_that_are_said_to_be_halved(meant):
-    stored = RAMP if meant == "RGB" else cv2.cvtColor(RAMP, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
+@pytest.mark.parametrize("actual", ["RGB", "YBR_FULL"])
+def test_three_bytes_per_pixel_declared_as_halved_are_recognised(actual):
+    stored = RAMP if actual == "RGB" else cv2.cvtColor(RAMP, cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
     data = changed(dicom_file(stored), PhotometricInterpretation="YBR_FULL_422")
     (one,) = pictures(data)
     assert near(one.pixels, RAMP, 2) and "header_contradicted" in one.flags
@@ -83,23 +83,23 @@ def test_three_bytes_a_pixel_that_are_said_to_be_halved(meant):
 @pytest.mark.parametrize("syntax", SYNTAXES)
 @pytest.mark.parametrize("samples", [1, 2, 3, 4])
 @pytest.mark.parametrize("photometric", ["RGB", "MONOCHROME2"])
-def test_the_number_of_samples_is_that_of_the_pixels(syntax, samples, photometric):
+def test_the_pixels_decide_the_number_of_samples(syntax, samples, photometric):
     lie = {"SamplesPerPixel": samples, "PhotometricInterpretation": photometric}
     (one,) = pictures(changed(dicom_file(RAMP, syntax), **lie))
     assert near(one.pixels, RAMP) and (one.flags or lie["PhotometricInterpretation"] == "RGB")
 
 
-@pytest.mark.parametrize("said", [0, 1])
-def test_planes_are_told_from_pixels(said):
-    for is_, stored in enumerate((RAMP, RAMP.transpose(2, 0, 1))):
-        data = changed(dicom_file(RAMP), PixelData=stored.tobytes(), PlanarConfiguration=said)
+@pytest.mark.parametrize("declared", [0, 1])
+def test_planes_are_distinguished_from_interleaved_pixels(declared):
+    for actual, stored in enumerate((RAMP, RAMP.transpose(2, 0, 1))):
+        data = changed(dicom_file(RAMP), PixelData=stored.tobytes(), PlanarConfiguration=declared)
         (one,) = pictures(data)
         assert near(one.pixels, RAMP)
-        assert one.flags == (() if said == is_ else ("header_contradicted",))
+        assert one.flags == (() if declared == actual else ("header_contradicted",))
 
 
 @pytest.mark.parametrize("elements", [{"Columns": 7_000}, {"SamplesPerPixel": 1, "Rows": 97}])
-def test_a_length_that_no_layout_has_is_refused_before_decoding(elements):
+def test_a_length_that_fits_no_layout_is_refused_before_decoding(elements):
     with pytest.raises(Refused) as refused:
         pictures(changed(dicom_file(RAMP), **elements))
     assert refused.value.status == "decode_failed"
@@ -118,7 +118,7 @@ def test_a_stream_of_another_size_is_refused_before_decoding(syntax, elements, m
     assert refused.value.status == "decode_failed" and "(ValueError)" in refused.value.reason
 
 
-def said_to_be(data, syntax):
+def declared_as(data, syntax):
     """The file under another transfer syntax; its bytes stay as they are."""
     dataset = pydicom.dcmread(io.BytesIO(data))
     meta, rest = io.BytesIO(), data[144 + dataset.file_meta.FileMetaInformationGroupLength :]
@@ -138,19 +138,19 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("said", KINDS)
-@pytest.mark.parametrize("is_", KINDS)
-def test_the_syntax_is_that_of_the_pixels(is_, said):
-    data = said_to_be(dicom_file(RAMP, is_), KINDS[said])
+@pytest.mark.parametrize("declared", KINDS)
+@pytest.mark.parametrize("actual", KINDS)
+def test_the_pixels_decide_the_transfer_syntax(actual, declared):
+    data = declared_as(dicom_file(RAMP, actual), KINDS[declared])
     (one,) = pictures(data)
     assert near(one.pixels, RAMP)
-    alike = {"implicit", "explicit"}, {"jpeg_baseline", "jpeg_lossless"}, {is_}
-    contradicted = not any({is_, said} <= kin for kin in alike)
+    alike = {"implicit", "explicit"}, {"jpeg_baseline", "jpeg_lossless"}, {actual}
+    contradicted = not any({actual, declared} <= pair for pair in alike)
     assert ("header_contradicted" in one.flags) == contradicted
 
 
-def test_the_marker_of_one_kind_by_chance_in_a_stream_of_another():
-    """FF4F FF51 begins JPEG 2000. In 7.5 MB of JPEG-LS from a camera it stood by chance."""
+def test_a_marker_of_jpeg_2000_by_chance_in_jpeg_ls_is_ignored():
+    """FF4F FF51 begins JPEG 2000; it occurred by chance in 7.5 MB of JPEG-LS from a camera."""
     data = dicom_file(RAMP, "jpeg_ls")
     at = data.index(b"\xff\xd8\xff\xf7")
     (fragment,) = pydicom.encaps.generate_frames(
@@ -162,7 +162,7 @@ def test_the_marker_of_one_kind_by_chance_in_a_stream_of_another():
     assert (pictures(changed(data, PixelData=whole))[0].pixels == RAMP).all()
 
 
-# What is cut off in a deflated object cannot be told from what is not inflated.
+# In a deflated object, a cut cannot be distinguished from a failure to inflate.
 @pytest.mark.parametrize("syntax", [one for one in SYNTAXES if one != "deflated"])
 def test_a_cut_off_object_gives_its_whole_frames_and_says_which_is_missing(syntax):
     data = dicom_file(np.stack([RAMP, RAMP[::-1]]), syntax)
@@ -176,16 +176,16 @@ def test_a_cut_off_object_gives_its_whole_frames_and_says_which_is_missing(synta
 
 
 def halved(pixels):
-    """Two bytes per pixel: of each pair its two luminances, then the colour that it shares."""
+    """Two bytes per pixel: the two luminances of a pair, then the colour that they share."""
     luminance, red, blue = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2YCrCb))
     columns = luminance[:, ::2], luminance[:, 1::2], blue[:, ::2], red[:, ::2]
     return np.stack(columns, axis=-1).tobytes()
 
 
-@pytest.mark.parametrize("thirds", [2, 3])
-def test_a_cut_off_object_of_halved_colour_is_read_by_the_bytes_that_a_pixel_really_has(thirds):
+@pytest.mark.parametrize("pixel_bytes", [2, 3])
+def test_a_cut_off_object_of_halved_colour_is_read_by_its_actual_bytes_per_pixel(pixel_bytes):
     frames = [RAMP, RAMP[::-1]]
-    stored = [halved(one) if thirds == 2 else one.tobytes() for one in frames]
+    stored = [halved(one) if pixel_bytes == 2 else one.tobytes() for one in frames]
     data = changed(
         dicom_file(np.stack(frames)),
         PixelData=b"".join(stored),
@@ -217,14 +217,14 @@ def test_a_jpeg_without_its_end_is_read_in_dicom_too():
     assert near(one.pixels, pictures(whole)[0].pixels)
 
 
-def test_jpeg_ls_without_its_end_is_read_where_it_is_whole():
+def test_jpeg_ls_without_its_end_is_read_if_it_is_otherwise_whole():
     stream = jpegls_encode(RAMP)
     data = dicom_file(RAMP, "jpeg_ls")
     (one,) = pictures(changed(data, PixelData=encapsulate([stream[:-2]])))
     assert (one.pixels == RAMP).all() and one.flags == ("jpeg_end_missing",)
 
 
-def test_broken_jpeg_ls_without_its_end_is_refused_and_not_read_on_for_ever():
+def test_broken_jpeg_ls_without_its_end_is_refused_and_does_not_hang():
     stream = bytearray(jpegls_encode(RAMP)[:-2])
     stream[3537 : 3537 + 16] = b"U" * 16
     data = changed(dicom_file(RAMP, "jpeg_ls"), PixelData=encapsulate([bytes(stream)]))
@@ -238,7 +238,7 @@ def test_broken_jpeg_ls_without_its_end_is_refused_and_not_read_on_for_ever():
     ("word", "eye"),
     [(w, "OD") for w in ("R", "OD", "RIGHT", "right ")] + [(w, "OS") for w in ("L", "OS", "LEFT")],
 )
-def test_the_eye_in_every_word(keyword, word, eye):
+def test_the_eye_is_read_from_every_standard_word(keyword, word, eye):
     data = changed(dicom_file(RAMP, ImageLaterality=""), **{keyword: word})
     assert pictures(data)[0].laterality == eye
 
@@ -251,7 +251,7 @@ def of_frame(side):
     return groups
 
 
-def test_the_eye_of_all_frames_and_of_each():
+def test_the_eye_is_read_for_all_frames_or_for_each():
     frames = dicom_file(np.stack([RAMP, RAMP]), ImageLaterality="")
     shared = changed(frames, SharedFunctionalGroupsSequence=[of_frame("L")])
     assert [one.laterality for one in pictures(shared)] == ["OS", "OS"]
@@ -269,23 +269,23 @@ def test_the_eye_of_all_frames_and_of_each():
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_two_eyes_for_one_frame_are_none(other):
+def test_contradictory_eyes_for_one_frame_give_none(other):
     (both,) = pictures(changed(dicom_file(RAMP, ImageLaterality="R"), **other))
     assert both.laterality is None and both.flags == ("laterality_contradicted",)
 
 
 @pytest.mark.parametrize("value", ["O.D.", "RE", "Right Eye", ["R", "B"]])
-def test_the_eye_in_words_of_other_systems(value):
+def test_the_eye_is_read_from_words_of_other_systems(value):
     assert pictures(changed(dicom_file(RAMP), ImageLaterality=value))[0].laterality == "OD"
 
 
-def test_both_eyes_in_one_element_are_none():
+def test_both_eyes_in_one_element_give_none():
     (both,) = pictures(changed(dicom_file(RAMP), ImageLaterality=["R", "L"]))
     assert both.laterality is None and both.flags == ("laterality_contradicted",)
 
 
 FULL = RAMP[..., 1] + np.uint8(255 - RAMP[..., 1].max()) * (RAMP[..., 1] > 0)
-"""To the last level, so that the bits that it uses are all."""
+"""Raised to the highest level, so that it uses all bits."""
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ FULL = RAMP[..., 1] + np.uint8(255 - RAMP[..., 1].max()) * (RAMP[..., 1] > 0)
     ],
 )
 @pytest.mark.parametrize("syntax", ["explicit", "rle"])
-def test_signed_values_are_scaled_by_what_they_use(values, bits, flags, syntax):
+def test_signed_values_are_scaled_by_the_bits_that_they_use(values, bits, flags, syntax):
     stored = values.view(np.uint16) if bits > 8 else values
     (one,) = pictures(changed(dicom_file(stored, syntax, bits=bits), PixelRepresentation=1))
     expected = values if values.ndim == 3 else np.repeat(FULL[..., None], 3, axis=2)
@@ -318,21 +318,21 @@ def test_signed_values_are_scaled_by_what_they_use(values, bits, flags, syntax):
         ([], {"NumberOfFrames": -1}),
     ],
 )
-def test_what_a_header_lacks_or_misspells_and_the_rest_tells(syntax, without, elements):
+def test_missing_and_misspelt_elements_are_inferred_from_the_rest(syntax, without, elements):
     (one,) = pictures(changed(dicom_file(RAMP, syntax), without, **elements))
     assert near(one.pixels, RAMP) and "header_contradicted" in one.flags
 
 
 @pytest.mark.parametrize("stored", [RAMP, RAMP[..., 1], np.stack([RAMP[..., 1], RAMP[::-1, :, 1]])])
-def test_one_byte_per_sample_that_is_said_to_be_two(stored):
-    said = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
-    found = pictures(changed(dicom_file(stored), **said))
+def test_one_byte_per_sample_declared_as_two_is_recognised(stored):
+    declared = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
+    found = pictures(changed(dicom_file(stored), **declared))
     first = stored if stored.shape[-1] == 3 else np.repeat(RAMP[..., 1:2], 3, axis=2)
     assert len(found) == (2 if len(stored) == 2 else 1) and near(found[0].pixels, first)
     assert all("header_contradicted" in one.flags for one in found)
 
 
-def test_the_eye_by_the_code_of_its_structure():
+def test_the_eye_is_read_from_the_code_of_its_structure():
     side = Dataset()
     side.CodeValue = "7771000"
     for part in ("AnatomicRegion", "PrimaryAnatomicStructure"):
@@ -342,14 +342,14 @@ def test_the_eye_by_the_code_of_its_structure():
         assert pictures(data)[0].laterality == "OS"
 
 
-def test_colours_are_not_three_frames_because_a_number_says_so():
+def test_colours_declared_as_three_frames_are_one_picture():
     found = contents(changed(dicom_file(RAMP), NumberOfFrames=3))
     assert [one.frame for one in found.pictures] == [1] and near(found.pictures[0].pixels, RAMP)
     assert "header_contradicted" in found.pictures[0].flags
     assert [one.frame for one in found.lost] == [2, 3]
 
 
-def test_three_frames_are_not_colours_because_no_number_is_said():
+def test_three_frames_without_a_declared_number_are_three_pictures():
     frames = np.stack([RAMP[..., 1], RAMP[::-1, :, 1], RAMP[:, ::-1, 1]])
     found = pictures(changed(dicom_file(frames), without=["NumberOfFrames"]))
     assert all(near(one.pixels[..., 0], p) for one, p in zip(found, frames, strict=True))
@@ -367,6 +367,6 @@ def test_an_object_without_its_uid_has_pixels_and_a_header():
     assert (one.pixels == RAMP).all() and one.header
 
 
-def test_several_streams_are_several_frames_whatever_their_number_is_said_to_be():
+def test_several_streams_are_several_frames_whatever_number_is_declared():
     found = pictures(in_dicom(*(jpeg(p, halved=True, marker=False) for p in (RAMP, RAMP[::-1]))))
     assert len(found) == 2 and all("header_contradicted" in one.flags for one in found)

@@ -68,7 +68,7 @@ def test_the_segments_are_the_disc_with_its_cup_and_the_cup():
     assert (made.pixel_array[1] == cup_of(MASK)).all() and made.pixel_array[1].any()
 
 
-def test_every_object_refers_to_its_source_and_files_beside_it():
+def test_every_object_refers_to_its_source_and_belongs_to_its_study():
     source = read(header())
     for data in both(header()):
         made = read(data)
@@ -123,29 +123,27 @@ def test_writing_again_gives_the_same_bytes_and_another_result_another_object():
     assert read(first).SOPInstanceUID in file_name(header(), "seg", identity=RESULT)
 
 
-def test_file_names_and_errors_name_nobody():
+def test_file_names_and_errors_contain_no_personal_data():
     source = header(PatientSex="Planted", StudyDate="Planted")
-    with pytest.warns(UserWarning, match="lanted"):  # as pydicom does of its own
-        foul = header(SOPInstanceUID="Planted")
-    said = []
+    with pytest.warns(UserWarning, match="lanted"):  # by pydicom itself
+        wrong = header(SOPInstanceUID="Planted")
+    texts = []
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for kind in ("seg", "sr"):
-            said += [file_name(one, kind, identity=RESULT) for one in (source, foul)]
-    said += [str(one.message) for one in warned]
+            texts += [file_name(one, kind, identity=RESULT) for one in (source, wrong)]
+    texts += [str(one.message) for one in warned]
     for broken in (source, header(without=["StudyInstanceUID"]), header()):
         try:
             segmentation(broken, MASK[:-1] if broken == header() else MASK, **ABOUT)
         except ValueError as error:
-            said.append("".join(traceback.format_exception(error)))
-    assert len(said) > 3
-    assert not [text for text in said for word in ("lanted", "PLANTED", "1942") if word in text]
+            texts.append("".join(traceback.format_exception(error)))
+    assert len(texts) > 3
+    assert not [text for text in texts for word in ("lanted", "PLANTED", "1942") if word in text]
 
 
 @pytest.mark.parametrize("missing", ["SOPInstanceUID", "SOPClassUID", "StudyInstanceUID"])
-def test_a_measured_eye_without_its_uids_stays_ok_and_its_row_says_that_no_object_was_made(
-    tmp_path, missing
-):
+def test_a_measured_eye_without_its_uids_stays_ok_and_is_flagged_as_no_dicom_out(tmp_path, missing):
     mask = cv2.imencode(".png", MASK[55:145, 155:245])[1].tobytes()
     measured = {
         **{"uri": "a.dcm", "etag": "1", "status": "ok", "mask_png": mask, "vcdr": 0.5},
@@ -153,12 +151,12 @@ def test_a_measured_eye_without_its_uids_stays_ok_and_its_row_says_that_no_objec
     }
     rows = row.table({k: [v, v] for k, v in measured.items()}, "r", "5e" * 32, "frames")
     headers = pa.array([header(without=[missing]), header()], pa.binary())
-    told = WriteObjects(str(tmp_path), Run("r", "5e" * 32, "frames"))(
+    table = WriteObjects(str(tmp_path), Run("r", "5e" * 32, "frames"))(
         rows.append_column("header", headers)
     )
-    assert told["status"].to_pylist() == ["ok", "ok"] and told["vcdr"].to_pylist() == [0.5, 0.5]
-    assert told["flags"].to_pylist() == [["no_dicom_out"], None]
-    assert len(list(tmp_path.rglob("*.dcm"))) == 2  # of the other
+    assert table["status"].to_pylist() == ["ok", "ok"] and table["vcdr"].to_pylist() == [0.5, 0.5]
+    assert table["flags"].to_pylist() == [["no_dicom_out"], None]
+    assert len(list(tmp_path.rglob("*.dcm"))) == 2  # of the other eye
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ NIGHT, NETWORKS = "20270115T220000Z-000000", "c" * 64
 def rows(
     count, seed, run_id=NIGHT, *, red=150.0, model=None, failed=0.1, measuring=NETWORKS, **other
 ):
-    """Pictures of one camera: numbers drawn from normal laws, a share of them decode_failed."""
+    """Rows of one camera, with normally distributed measures and a share of decode_failed."""
     rng = np.random.default_rng(seed)
     ok = rng.random(count) >= failed
     columns = {
@@ -43,7 +43,7 @@ def two_weeks(**known):
     )
 
 
-def test_another_cameras_night_is_an_alarm_that_names_the_day_and_the_command():
+def test_another_cameras_night_raises_an_alarm_with_the_day_and_the_command():
     drift = nights.look(
         pa.concat_tables([two_weeks(), rows(60, 99, red=120.0)]), NIGHT, bundle="runs/mine"
     )
@@ -62,14 +62,14 @@ def test_unchanged_nights_alarm_no_more_often_than_stated():
     assert np.mean(alarms) <= 3 * compare.ALPHA
 
 
-def test_a_change_that_is_certain_and_small_is_none():
+def test_a_significant_but_small_change_raises_no_alarm():
     now, then = rows(4000, 1, red=152.5), rows(4000, 2, "20270114T220000Z-000000")
     drift = nights.look(pa.concat_tables([then, now]), NIGHT, bundle="b")
     (red,) = (one for one in drift.differences if one.feature == "field_red")
     assert red.p < compare.ALPHA and not drift.alarm
 
 
-def test_failures_that_become_frequent_are_an_alarm():
+def test_failures_that_become_frequent_raise_an_alarm():
     drift = nights.look(pa.concat_tables([two_weeks(), rows(80, 9, failed=0.6)]), NIGHT, bundle="b")
     assert {one.feature for one in drift.differences if one.alarm} == {
         "share of decode_failed",
@@ -85,7 +85,7 @@ def test_each_camera_is_compared_with_itself_and_a_new_one_with_the_others():
     assert "C, against other cameras of 14 earlier runs" in drift.sentence
 
 
-def test_what_other_networks_measured_is_not_compared():
+def test_measures_of_other_networks_are_not_compared():
     before = two_weeks(measuring="a" * 64, vcdr=0.3)
     drift = nights.look(pa.concat_tables([before, rows(60, 9)]), NIGHT, bundle="b")
     assert "vcdr" not in {one.feature for one in drift.differences} and not drift.alarm
@@ -100,12 +100,12 @@ def test_the_eyes_of_a_person_count_once():
     assert not nights.look(pa.concat_tables([two_weeks(), few]), NIGHT, bundle="b").differences
 
 
-def test_holms_method_by_hand():
+def test_holms_method_matches_hand_calculation():
     found = [compare.Difference(str(p), 0, 0, 1, p) for p in (0.04, 0.01, 0.03)]
     assert [one.p for one in compare.corrected(found)] == pytest.approx([0.06, 0.03, 0.06])
 
 
-def test_the_source_goes_beside_the_bundle_without_subjects(tmp_path, monkeypatch):
+def test_the_source_is_saved_beside_the_bundle_without_subjects(tmp_path, monkeypatch):
     source = rows(40, 3, subject=["s"] * 40)
     monkeypatch.setattr(ledger, "read", lambda place, columns=None: source)
     assert reference.load(str(tmp_path)) is None
@@ -118,7 +118,7 @@ def test_the_source_goes_beside_the_bundle_without_subjects(tmp_path, monkeypatc
         reference.save("results", str(tmp_path), "a" * 64)
 
 
-def test_the_packages_bundle_has_a_reference_that_its_own_networks_measured():
+def test_the_default_bundles_reference_was_measured_by_its_own_networks():
     folder = bundles.default_folder()
     measured = set(reference.load(str(folder))["measuring"].to_pylist())
     assert measured == {bundles.load(folder).measuring}

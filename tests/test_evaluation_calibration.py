@@ -17,9 +17,9 @@ from fundus.screening import columns, light, models
 
 def drawn_eyes(count, slope, seed=0, spread=0.0):
     """Eyes of a known law: vCDR normal about .5, log-odds -2 + slope (vCDR - .5)."""
-    draw = np.random.default_rng(seed)
-    vcdr = draw.normal(0.5, 0.1, count)
-    glaucoma = draw.random(count) < logistic(-2 + slope * (vcdr - 0.5))
+    rng = np.random.default_rng(seed)
+    vcdr = rng.normal(0.5, 0.1, count)
+    glaucoma = rng.random(count) < logistic(-2 + slope * (vcdr - 0.5))
     return Eyes(glaucoma, vcdr, np.full(count, spread))
 
 
@@ -30,7 +30,7 @@ def test_a_known_law_is_found():
     assert fitted.risks(eyes).mean() == pytest.approx(eyes.glaucoma.mean(), abs=1e-3)
 
 
-def test_a_few_eyes_that_separate_do_not_make_the_slope_endless():
+def test_a_few_separable_eyes_do_not_make_the_slope_unbounded():
     vcdr = np.linspace(0.3, 0.7, 24)
     fitted = fit(Eyes(vcdr > 0.5, vcdr, np.zeros(24)))
     assert fitted.slope * fitted.vcdr_deviation < 3 * calibration.PRIOR
@@ -63,7 +63,7 @@ def test_no_eye_is_judged_by_a_fit_that_saw_it(monkeypatch):
     assert report.auc.value == 0.5 and report.brier.value == 0.25
 
 
-def test_cross_validation_finds_a_law_calibrated_and_its_threshold_as_stated():
+def test_cross_validation_finds_calibrated_risks_and_the_stated_specificity():
     eyes = drawn_eyes(2000, slope=20, spread=0.02)
     report = cross_validate(eyes, 0.9)
     assert report.auc.value == pytest.approx(report.auc_vcdr.value, abs=0.01)
@@ -73,20 +73,22 @@ def test_cross_validation_finds_a_law_calibrated_and_its_threshold_as_stated():
     assert sum(each.glaucoma.count for each in report.bins) == 2000
 
 
-@pytest.mark.parametrize("crops", [False, True])
-def test_a_picture_is_measured_as_screening_measures_it(crops):
+@pytest.mark.parametrize("precropped", [False, True])
+def test_a_picture_is_measured_as_screening_measures_it(precropped):
     bundle = bundles.load(bundles.default_folder())
     predictor = Predictor(bundle)
     images = [draw(camera, 3).image for camera in (clinic(), hospital())]
     nothing = np.zeros((1, 1, 1, 1), np.float32)
     batch = batch_of([nothing] * 2, [Roi(0, 0, 1)] * 2, ["ok", "ok"])
     batch["image"] = columns.tensors(images)
-    batch["field"] = columns.tensors([None, None] if crops else list(map(field_of_view, images)))
-    batch = models.Locate(predictor, precropped=crops)(batch)
+    batch["field"] = columns.tensors(
+        [None, None] if precropped else list(map(field_of_view, images))
+    )
+    batch = models.Locate(predictor, precropped=precropped)(batch)
     batch = models.Segment(predictor)(light.crop(batch, side=predictor.side))
     table = light.Measure(bundle.thresholds, None, RUN)(batch)
     for screened, image in zip(table.to_pylist(), images, strict=True):
-        eye = calibration.measure_picture(image, predictor, precropped=crops)
+        eye = calibration.measure_picture(image, predictor, precropped=precropped)
         assert (screened["vcdr"], screened["vcdr_sd"]) == pytest.approx(
             (eye.biomarkers.vcdr, eye.vcdr_sd), rel=1e-4
         )

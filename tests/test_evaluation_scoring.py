@@ -29,12 +29,12 @@ def box(height, width, top, bottom):
 
 
 def eye(cup_rows, side=SIDE):
-    """A disc of 40 rows, 10 to 50, and a cup of so many rows of it, from row 12 down."""
+    """A disc of 40 rows, 10 to 50, and a cup of `cup_rows` rows, from row 12 down."""
     return compose(box(side, side, 10, 50), box(side, side, 12, 12 + cup_rows))
 
 
 class FakePredictor:
-    """Answers with the masks that it was given by role and by the picture's brightest value."""
+    """Answers with `masks`, by role and by the picture's brightest value."""
 
     side = SIDE
     thresholds = Thresholds()
@@ -81,7 +81,7 @@ def rows_of(evaluated):
     return {row.model: row for row in evaluated.rows}
 
 
-def test_the_tables_numbers_are_those_known_by_hand(tmp_path):
+def test_the_tables_numbers_match_hand_calculation(tmp_path):
     truths = [eye(20), eye(20), eye(10)]
     source = {100: eye(10), 101: eye(20), 102: eye(10)}
     adapted = {100: eye(20), 101: eye(30), 102: eye(10)}
@@ -129,7 +129,7 @@ def test_an_eye_without_a_disc_scores_zero_and_is_counted(tmp_path):
     assert (row.auc.value, row.auc.count) == (None, 1)
 
 
-def test_what_was_not_labelled_is_null(tmp_path):
+def test_unlabelled_measures_are_null(tmp_path):
     disc_alone = disc_of(eye(20)).astype(np.uint8)
     data = labelled(tmp_path, [disc_alone] * 2, structures=("disc",))
     predictor = FakePredictor({SOURCE_ONLY: {100: eye(20), 101: eye(20)}})
@@ -144,7 +144,7 @@ def test_what_was_not_labelled_is_null(tmp_path):
         evaluate(unlabelled, predictor, name="drawn", precropped=True)
 
 
-def test_a_mask_of_another_size_is_one_sentence_with_its_name(tmp_path):
+def test_a_mask_of_another_size_is_refused_by_name(tmp_path):
     data = labelled(tmp_path, [eye(20)], height=SIDE - 1)
     predictor = FakePredictor({SOURCE_ONLY: {100: eye(20)}})
     with pytest.raises(ConfigurationError, match=r"0_mask\.png"):
@@ -164,7 +164,7 @@ def test_the_worst_eyes_come_worst_first(tmp_path):
     assert [each.id for each in found] == ["eye1", "eye3", "eye2"]
 
 
-def test_text_csv_and_json_say_the_same(tmp_path):
+def test_text_csv_and_json_agree(tmp_path):
     data = labelled(tmp_path, [eye(20), eye(10)])
     predictor = FakePredictor({SOURCE_ONLY: {100: eye(10), 101: eye(10)}})
     evaluated = evaluate(data, predictor, name="drawn", precropped=True)

@@ -27,19 +27,17 @@ def soft(radius: float, width: float = 3.0) -> np.ndarray:
 
 def eyes(count: int, cup_convention: Callable[[float], float], noise: float = 0.3) -> Eyes:
     """Eyes whose experts draw the disc as the network does, and the cup by their own convention."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     maps, truth = [], []
     for _ in range(count):
-        disc, cup = draw.uniform(22, 26), draw.uniform(10, 16)
+        disc, cup = rng.uniform(22, 26), rng.uniform(10, 16)
         maps.append(np.stack([soft(disc, 1), soft(cup)]).astype(np.float16))
-        drawn = cup_convention(cup) + draw.normal(0, noise)
-        truth.append(
-            (disc + draw.normal(0, noise) > DISTANCE).astype(np.uint8) + (drawn > DISTANCE)
-        )
+        drawn = cup_convention(cup) + rng.normal(0, noise)
+        truth.append((disc + rng.normal(0, noise) > DISTANCE).astype(np.uint8) + (drawn > DISTANCE))
     return Eyes(tuple(maps), tuple(truth))
 
 
-def test_a_smaller_custom_raises_the_cup_s_threshold_and_leaves_the_disc_s() -> None:
+def test_smaller_cups_raise_the_cup_threshold_and_leave_the_disc_threshold() -> None:
     """Cups 3 pixels smaller lie at odds of e : 1 on these maps: at probability .73."""
     found, report = structures.calibrate(Table(eyes(20, lambda cup: cup - 3), Thresholds()))
     assert report.cup.helps and not report.disc.helps
@@ -48,7 +46,7 @@ def test_a_smaller_custom_raises_the_cup_s_threshold_and_leaves_the_disc_s() -> 
     assert abs(report.bias_after.value) < 0.02 < report.bias_before.value
 
 
-def test_labels_that_agree_or_mean_nothing_change_nothing() -> None:
+def test_agreeing_or_random_labels_change_nothing() -> None:
     agreeing = Table(eyes(20, lambda cup: cup, noise=0.6), Thresholds())
     anything = np.random.default_rng(1)
     garbage = Table(eyes(20, lambda cup: anything.uniform(3, 20)), Thresholds())
@@ -58,7 +56,7 @@ def test_labels_that_agree_or_mean_nothing_change_nothing() -> None:
 
 
 class Reader:
-    """In the place of the predictor: reds are the cup's soft map, greens the disc's."""
+    """Stands in for the predictor: red is the cup's soft map, green the disc's."""
 
     side = SIDE
 
@@ -74,7 +72,7 @@ class Reader:
 
 
 @pytest.mark.parametrize(("smaller", "code"), [(3.0, 0), (0.0, 4)])
-def test_the_job_sets_them_in_the_bundle_or_leaves_it_as_it_is(
+def test_the_job_sets_the_thresholds_or_leaves_the_bundle_as_it_is(
     tmp_path, monkeypatch, smaller, code
 ) -> None:
     monkeypatch.setattr(calibrate, "Predictor", Reader)

@@ -35,7 +35,7 @@ def test_the_circle_is_found_even_where_the_frame_cuts_it(height, width, x, y, r
     assert abs(field.radius - radius) < 0.03 * radius
 
 
-def test_a_label_in_the_border_and_a_shadow_in_the_field_do_not_move_it():
+def test_a_label_in_the_border_and_a_shadow_in_the_field_do_not_move_the_circle():
     image = frame(600, 800, 400, 300, 280)
     cv2.putText(image, "OD 12", (10, 590), 0, 1.5, (255, 255, 255), 3)
     image[80:260, 380:600] = 5
@@ -44,7 +44,7 @@ def test_a_label_in_the_border_and_a_shadow_in_the_field_do_not_move_it():
     assert np.hypot(field.x - 400, field.y - 300) < 12 and abs(field.radius - 280) < 12
 
 
-def test_a_frame_exposed_throughout_counts_whole():
+def test_a_frame_exposed_throughout_is_all_field():
     field = field_of_view(np.full((300, 500, 3), 120, np.uint8))
     assert (field.x, field.y, field.radius) == (250, 150, 250)
 
@@ -65,5 +65,5 @@ def test_real_frames_of_one_camera_have_one_field(fundus_data):
         rows = [row for row in csv.DictReader(file) if row["set"] == "idrid20_disc"]
     fields = [field_of_view(decode((fundus_data / row["image"]).read_bytes())) for row in rows]
     radii = np.array([field.radius for field in fields])
-    # two of the twenty were taken at another distance (looked at)
+    # two of the twenty were taken at a different distance (checked by eye)
     assert len(radii) == 20 and (abs(radii / np.median(radii) - 1) < 0.01).sum() == 18

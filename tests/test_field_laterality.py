@@ -9,7 +9,7 @@ from fundus.field.laterality import of_anatomy
 FIELD = FieldOfView(500, 400, 400)
 
 
-def test_the_disc_lies_nasally():
+def test_the_eye_is_known_by_a_disc_on_the_nasal_side():
     assert of_anatomy(FIELD, 770, 380, 130) == "OD"
     assert of_anatomy(FIELD, 230, 420, 130) == "OS"
 
@@ -19,13 +19,13 @@ def test_a_disc_near_the_centre_tells_nothing(x):
     assert of_anatomy(FIELD, x, 400, 130) is None
 
 
-def test_nor_does_one_above_below_or_far_away():
+def test_a_disc_below_or_far_away_tells_nothing():
     assert of_anatomy(FIELD, 600, 700, 130) is None
     assert of_anatomy(FieldOfView(500, 400, 4000), 2000, 400, 130) is None
 
 
-def told(camera, seeds):
-    """(what anatomy tells, the eye that was drawn) of frames whose disc is known."""
+def predictions(camera, seeds):
+    """(predicted eye, drawn eye) of drawn frames, whose disc is known."""
     for seed in seeds:
         frame = draw(camera, seed)
         rows, columns = np.nonzero(frame.mask)
@@ -33,16 +33,16 @@ def told(camera, seeds):
         yield of_anatomy(field_of_view(frame.image), x, y, diameter), frame.laterality
 
 
-def test_drawn_eyes_of_known_side():
-    macula_centred = list(told(clinic(), range(12)))
+def test_drawn_eyes_are_known_by_their_discs():
+    macula_centred = list(predictions(clinic(), range(12)))
     assert {"OD", "OS"} == {drawn for _, drawn in macula_centred}
     assert all(found == drawn for found, drawn in macula_centred)
-    disc_centred = list(told(hospital(), range(12)))
+    disc_centred = list(predictions(hospital(), range(12)))
     assert all(found in (None, drawn) for found, drawn in disc_centred)
     assert sum(found is None for found, _ in disc_centred) >= 6
 
 
-# Where the disc is seen, in shares of the frame's width and height, and its height.
+# The disc as seen: its place in shares of the frame's width and height, and its height.
 SEEN = {
     "mexico_dme/0001_OD_f_1.jpg": (0.85, 0.44, 0.15),
     "mexico_dme/0066_OD_f_1.jpg": (0.88, 0.51, 0.15),
@@ -58,7 +58,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("file", SEEN)
-def test_real_eyes_whose_file_names_say_the_side(fundus_data, file):
+def test_real_eyes_agree_with_the_side_in_their_file_names(fundus_data, file):
     pixels = pictures((fundus_data / "variety" / file).read_bytes())[0].pixels
     height, width = pixels.shape[:2]
     x, y, size = SEEN[file]

@@ -20,12 +20,12 @@ def frames(fundus_data):
     return [pictures((fundus_data / r["image"]).read_bytes())[0].pixels for r in some]
 
 
-def share_kept(pictures_given):
-    return np.mean([assess(one).reason is None for one in pictures_given])
+def share_accepted(images):
+    return np.mean([assess(one).reason is None for one in images])
 
 
-def share_clear(pictures_given):
-    return np.mean([not assess(one).poor for one in pictures_given])
+def share_clear(images):
+    return np.mean([not assess(one).poor for one in images])
 
 
 def reason(pixels, **options):
@@ -34,18 +34,18 @@ def reason(pixels, **options):
     return quality.reason
 
 
-def test_real_frames_are_kept_and_their_blurred_and_dark_copies_are_not(frames):
-    assert share_kept(frames) >= 0.99 and share_clear(frames) >= 0.9
+def test_real_frames_are_accepted_and_their_blurred_and_dark_copies_are_not(frames):
+    assert share_accepted(frames) >= 0.99 and share_clear(frames) >= 0.9
     small = [cv2.resize(f, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA) for f in frames]
-    assert share_kept(small) >= 0.99  # the camera's pixels do not matter
+    assert share_accepted(small) >= 0.99  # the camera's resolution does not matter
     blurred = [cv2.GaussianBlur(f, (0, 0), 0.048 * field_of_view(f).radius) for f in small]
     assert share_clear(blurred) <= 0.02
-    assert share_kept([(f * 0.1).astype(np.uint8) for f in small]) == 0
+    assert share_accepted([(f * 0.1).astype(np.uint8) for f in small]) == 0
     scores = [[assess(one).score for one in some] for some in (small, blurred)]
     assert (np.array(scores[0]) >= scores[1]).all()
 
 
-def test_disc_crops_are_kept_when_the_caller_says_that_they_are_crops(fundus_data):
+def test_disc_crops_are_accepted_if_the_caller_declares_them(fundus_data):
     files = sorted((fundus_data / "refuge_train_crop512/images").glob("*.jpg"))[::20]
     crops = [pictures(f.read_bytes())[0].pixels for f in files]
     assert all(assess(c, crop=True).reason is None for c in crops)
@@ -54,18 +54,18 @@ def test_disc_crops_are_kept_when_the_caller_says_that_they_are_crops(fundus_dat
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "expected"),
     [
         ("hard_octa/32.tif", "no colours"),
         ("mexico_dme/0034_OI_f_1.jpg", "too dark"),
     ],
 )
-def test_what_a_hospital_sends_besides(fundus_data, file, said):
+def test_other_pictures_from_a_hospital_are_refused(fundus_data, file, expected):
     pixels = pictures((fundus_data / "variety" / file).read_bytes())[0].pixels
-    assert said in reason(pixels)
+    assert expected in reason(pixels)
 
 
-def test_a_blurred_eye_is_measured_and_said_to_be_poor(fundus_data):
+def test_a_blurred_eye_is_measured_but_marked_as_poor(fundus_data):
     pixels = pictures((fundus_data / "variety/eyeq/116_right.jpeg").read_bytes())[0].pixels
     quality = assess(pixels)
     assert quality.reason is None and quality.poor and not quality.hopeless
@@ -98,7 +98,7 @@ def masked(pixels):
     return np.where(outside[..., None], np.uint8(0), pixels)
 
 
-def test_what_is_no_fundus_photograph():
+def test_pictures_that_are_no_fundus_photographs_are_refused():
     assert reason(np.zeros((300, 400, 3), np.uint8)) == "nothing is exposed"
     assert "no border" in reason(page()) and "no border" in reason(scene())
     assert reason(masked(page())) and reason(masked(scene()))
@@ -109,7 +109,7 @@ def test_what_is_no_fundus_photograph():
     assert reason(np.zeros((1, 1, 3), np.uint8)) and reason(np.full((1, 9000, 3), 99, np.uint8))
 
 
-def test_small_and_cut_fields():
+def test_a_small_field_is_refused():
     frame = draw(clinic(), 7).image
     assert reason(frame) is None
     tiny = cv2.resize(frame, None, fx=0.08, fy=0.08, interpolation=cv2.INTER_AREA)
@@ -124,7 +124,7 @@ def test_the_colour_is_that_of_the_field_alone():
     assert assess(bordered).measures["red"] == pytest.approx(red, rel=0.01)
 
 
-def test_thresholds_are_the_callers():
+def test_the_caller_can_choose_the_thresholds():
     frame = draw(clinic(), 7).image
     brightness = assess(frame).measures["brightness"]
     strict = Thresholds(brightness=(brightness + 1, 300.0))

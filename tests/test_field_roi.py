@@ -50,7 +50,7 @@ def test_a_disc_cropped_and_restored_keeps_its_borders_within_half_a_pixel(
         assert min(radii) <= 1 <= max(radii)
 
 
-def test_the_crop_of_a_picture_and_of_its_mask_lie_on_each_other():
+def test_the_crops_of_a_picture_and_its_mask_coincide():
     mask = ellipse(300, 400, 180.3, 141.7, 40, 55)
     image = np.repeat(mask[..., None] * 255, 3, axis=2)
     for roi in (Roi(100.4, 60.8, 160.3), Roi(-20.5, -100.2, 411.9)):
@@ -62,7 +62,7 @@ def test_the_crop_of_a_picture_and_of_its_mask_lie_on_each_other():
             assert abs(centres[0] - centres[1]) < 0.1
 
 
-def test_outside_of_the_frame_is_black_and_background():
+def test_outside_the_frame_a_crop_is_black_and_its_mask_background():
     white = np.full((40, 60, 3), 255, np.uint8)
     out = crop(white, Roi(-60, -40, 120), 60)
     assert out.shape == (60, 60, 3) and out.dtype == np.uint8
@@ -85,7 +85,7 @@ def test_a_part_of_a_crop_is_the_crop_of_that_part():
     assert abs(both[4:12, 4:12].astype(int) - part).max() <= 1  # no seam where the ROI ends
 
 
-def test_the_whole_frame_is_held_by_a_centred_square():
+def test_the_whole_frame_lies_in_a_centred_square():
     assert whole(200, 300) == Roi(0, -50, 300)
 
 

@@ -78,7 +78,7 @@ def test_imports_only_go_down(file: Path) -> None:
     assert list(broken_rules(file)) == []
 
 
-def test_the_rule_sees_an_import_that_goes_up(
+def test_the_rule_detects_an_import_that_goes_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the test above could not fail."""

@@ -33,13 +33,13 @@ def refusal(data, **options):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "PPM"])
-def test_lossless_pictures_come_out_as_they_were(kind):
+def test_lossless_pictures_are_decoded_unchanged(kind):
     out = decode(saved(Image.fromarray(RGB), kind))
     assert out.dtype == np.uint8 and (out == RGB).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm"])
-def test_sixteen_bits_fill_eight(suffix):
+def test_values_of_sixteen_bits_are_reduced_to_eight(suffix):
     deep = RGB.astype(np.uint16) * 256 + 77
     colour = decode(saved_by_opencv(suffix, deep[..., ::-1]))
     assert abs(colour.astype(int) - RGB).max() <= (suffix == ".ppm")  # Pillow rounds PPM itself
@@ -47,7 +47,7 @@ def test_sixteen_bits_fill_eight(suffix):
     assert (grey == RGB[..., :1]).all() and grey.shape == RGB.shape
 
 
-def test_alpha_is_laid_on_black():
+def test_transparent_pictures_are_laid_on_black():
     alpha = np.full((20, 30, 1), 51, np.uint8)
     alpha[:10] = 102
     for deep in (np.uint8(1), np.uint16(257)):
@@ -86,14 +86,14 @@ def test_broken_exif_leaves_the_picture_as_it_is():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF"])
-def test_the_first_of_several_frames(kind):
+def test_only_the_first_picture_of_a_file_is_decoded(kind):
     frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:])
     assert (decode(data) == (255, 0, 0)).all()
 
 
 def vast_png(side):
-    """The bytes of a black side x side PNG, compressed as they are made."""
+    """The bytes of a black side x side PNG, compressed row by row."""
     packer = zlib.compressobj(9)
     row = bytes(1 + 3 * side)
     body = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
@@ -131,13 +131,13 @@ def test_size_is_checked_before_decoding():
         (saved(Image.fromarray(RGB[..., 0] / np.float32(9)), "TIFF"), "unsupported", "floating"),
     ],
 )
-def test_every_refusal_says_why(data, status, reason):
+def test_every_refusal_gives_its_reason(data, status, reason):
     found = refusal(data)
     assert found[0] == status and reason in found[1]
 
 
 @pytest.mark.parametrize("data", [b"P3 Planted^Name 3 255\n1", b"P6 4 Planted 255\n", b"P5 Plante"])
-def test_a_refusal_quotes_nothing_of_the_file(data):
+def test_a_refusal_does_not_quote_the_file(data):
     assert "Plant" not in refusal(data)[1]
 
 
@@ -169,7 +169,7 @@ SOUND = [
 def test_mutated_pictures_are_decoded_or_refused(sound, changes, early, keep):
     data = bytearray(sound)
     for place, values in changes:
-        at = int(place * (min(len(data), 200) if early else len(data)))  # headers lie early
+        at = int(place * (min(len(data), 200) if early else len(data)))  # near the headers
         data[at : at + len(values)] = values
     if keep < 0.5:
         data = data[: int(2 * keep * len(data))]

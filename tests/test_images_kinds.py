@@ -1,4 +1,4 @@
-"""Pictures as real archives contain them: pages, deep values, empty alpha, cut-off streams."""
+"""Pictures as in real archives: several pages, 10 to 16 bits, unused alpha, truncated streams."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ def near(one, other):
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
-def test_every_picture_of_a_file_has_a_row(kind):
+def test_every_picture_of_a_file_is_returned(kind):
     frames = [Image.fromarray(p) for p in (RAMP, RAMP[:, ::-1])]
     found = pictures(saved(frames[0], kind, save_all=True, append_images=frames[1:]))
     assert [one.frame for one in found] == [1, 2]
@@ -37,7 +37,7 @@ def test_every_picture_of_a_file_has_a_row(kind):
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_a_thumbnail_is_passed_over_wherever_it_stands(at):
+def test_a_thumbnail_is_skipped_at_any_position(at):
     large = Image.fromarray(cv2.resize(RAMP, (960, 768)))
     pages = [large]
     pages.insert(at, large.resize((120, 96)))
@@ -48,8 +48,8 @@ def test_a_thumbnail_is_passed_over_wherever_it_stands(at):
 
 @pytest.mark.parametrize("at", [0, 1])
 @pytest.mark.parametrize("others", [1, 2])
-def test_a_page_that_is_marked_as_a_copy_is_never_measured(at, others):
-    """Whatever it shows: here another eye, so that only the mark tells."""
+def test_a_page_that_is_marked_as_a_reduced_copy_is_skipped(at, others):
+    """The page shows another eye here, so that only the mark identifies it as a copy."""
     large = cv2.resize(RAMP, (480, 384))
     pages = [Image.fromarray(one) for one in (large, large[::-1])[:others]]
     pages.insert(at, Image.fromarray(RAMP[:, ::-1].copy()))
@@ -63,7 +63,7 @@ def test_a_page_that_is_marked_as_a_copy_is_never_measured(at, others):
 
 @pytest.mark.parametrize("bits", [8, 10, 12])
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_few_bits_in_a_deep_container_are_scaled_by_what_they_use(bits, suffix):
+def test_values_of_8_to_12_bits_in_16_bit_files_are_scaled_by_the_bits_they_use(bits, suffix):
     deep = RAMP.astype(np.uint16) << (bits - 8)
     deep[50, 50] = (1 << bits) - 1
     for values in (deep[..., ::-1], deep[..., 0]):
@@ -73,20 +73,20 @@ def test_few_bits_in_a_deep_container_are_scaled_by_what_they_use(bits, suffix):
 
 
 @pytest.mark.parametrize("bits", [12, 16])
-def test_deep_colours_that_lie_in_planes_are_read(bits):
+def test_tiffs_of_12_and_16_bits_in_separate_planes_are_read(bits):
     planes = (RAMP.astype(np.uint16) << (bits - 8)).transpose(2, 0, 1)
     data = imagecodecs.tiff_encode(planes, photometric="rgb", planarconfig="separate")
     (one,) = pictures(data)
     assert near(one.pixels, RAMP) and one.flags == (("scaled_by_values",) if bits == 12 else ())
 
 
-def test_an_alpha_that_is_the_same_everywhere_dims_nothing():
+def test_a_uniform_alpha_channel_is_ignored():
     rgba = np.dstack([RAMP, np.full(RAMP.shape[:2], 128, np.uint8)])
     (one,) = pictures(saved(Image.fromarray(rgba), "PNG"))
     assert (one.pixels == RAMP).all() and one.flags == ("alpha_ignored",)
 
 
-def test_an_empty_alpha_is_left_out():
+def test_an_alpha_channel_that_hides_the_picture_is_ignored():
     for alpha in (0, 1):
         rgba = np.dstack([RAMP, np.full(RAMP.shape[:2], alpha, np.uint8)])
         (one,) = pictures(saved(Image.fromarray(rgba), "PNG"))
@@ -94,7 +94,7 @@ def test_an_empty_alpha_is_left_out():
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_without_its_end_is_read_and_one_cut_in_the_middle_is_not(progressive):
+def test_a_jpeg_without_its_end_marker_is_read_and_one_cut_in_the_middle_is_refused(progressive):
     whole = saved(Image.fromarray(RAMP), "JPEG", quality=90, progressive=progressive)
     (one,) = pictures(whole[:-2])
     assert (one.pixels == pictures(whole)[0].pixels).all() and one.flags == ("jpeg_end_missing",)
@@ -103,8 +103,8 @@ def test_a_jpeg_without_its_end_is_read_and_one_cut_in_the_middle_is_not(progres
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_whose_middle_is_missing_is_refused_though_it_ends(progressive):
-    """libjpeg fills in grey, or shifts what follows, and Pillow says nothing."""
+def test_a_jpeg_that_is_damaged_before_its_end_marker_is_refused(progressive):
+    """libjpeg fills in grey or shifts the rest, and Pillow reports no error."""
     image = Image.fromarray(cv2.resize(RAMP, (960, 768)))
     whole = saved(image, "JPEG", quality=90, progressive=progressive)
     half = len(whole) // 2
@@ -112,7 +112,7 @@ def test_a_jpeg_whose_middle_is_missing_is_refused_though_it_ends(progressive):
         "ended too early": whole[:half] + b"\xff\xd9",
         "a lost block": whole[:half] + bytes(2048) + whole[half + 2048 :],
         "a part left out": whole[:half] + whole[half + 2048 :],
-        "a height that is a lie": whole.replace(struct.pack(">2H", 768, 960), b"\6\0\3\xc0", 1),
+        "a wrong height": whole.replace(struct.pack(">2H", 768, 960), b"\6\0\3\xc0", 1),
     }
     for name, data in damaged.items():
         with pytest.raises(Refused) as refused:
@@ -132,13 +132,13 @@ def test_a_tiff_whose_middle_is_damaged_is_refused(compression):
     assert refused.value.status == "decode_failed" and "damaged" in refused.value.reason
 
 
-def test_stray_bytes_in_a_jpeg_are_remarked():
+def test_stray_bytes_in_a_jpeg_are_flagged():
     whole = saved(Image.fromarray(RAMP), "JPEG", quality=90)
     (one,) = pictures(whole[:-2] + b"\x12\x34" * 50 + whole[-2:])
     assert (one.pixels == pictures(whole)[0].pixels).all() and one.flags == ("jpeg_stray_bytes",)
 
 
-def test_a_jpeg_of_12_bits_is_unsupported_and_not_broken():
+def test_a_jpeg_of_12_bits_is_refused_as_unsupported_and_not_as_damaged():
     whole = bytearray(saved(Image.fromarray(RAMP), "JPEG"))
     whole[whole.index(b"\xff\xc0") + 1] = 0xC1  # extended sequential, as 12 bits need
     whole[whole.index(b"\xff\xc1") + 4] = 12
@@ -147,7 +147,7 @@ def test_a_jpeg_of_12_bits_is_unsupported_and_not_broken():
     assert refused.value.status == "unsupported" and "(12)" in refused.value.reason
 
 
-def test_a_frame_that_claims_too_much_costs_no_other_frame():
+def test_a_picture_that_declares_too_large_a_size_costs_no_other_picture():
     frames = [Image.fromarray(one) for one in (RAMP, RAMP[::-1].copy())]
     whole = bytearray(saved(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     second = whole.rindex(b"\x2c" + bytes(4) + struct.pack("<2H", 120, 96))
@@ -158,7 +158,7 @@ def test_a_frame_that_claims_too_much_costs_no_other_frame():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP", "WEBP"])
-def test_pictures_that_were_joined_are_several(kind):
+def test_joined_pictures_are_returned_one_by_one(kind):
     one, other = (saved(Image.fromarray(p), kind, lossless=True) for p in (RAMP, RAMP[::-1]))
     found = pictures(one + other)
     assert [p.frame for p in found] == [1, 2]
@@ -169,7 +169,7 @@ def test_pictures_that_were_joined_are_several(kind):
 
 
 def an_mpo(*pictures_, second=b""):
-    """As Pillow writes it, with an XMP segment in the second picture."""
+    """An MPO as Pillow writes it, with `second` in an XMP segment of its second picture."""
     first, *others = [Image.fromarray(p) for p in pictures_]
     data = saved(first, "MPO", save_all=True, append_images=others, quality=95)
     at = data.index(b"\xff\xd8", data.index(b"\xff\xd9"))
@@ -180,7 +180,7 @@ def an_mpo(*pictures_, second=b""):
     return data[: at + 2] + segment + data[at + 2 :]
 
 
-def test_two_eyes_in_one_mpo_are_two_pictures_each_with_its_own_end():
+def test_two_eyes_in_one_mpo_are_two_pictures_and_are_checked_separately():
     whole = an_mpo(RAMP, RAMP[::-1].copy())
     found = pictures(whole)
     assert near(found[0].pixels, RAMP) and near(found[1].pixels, RAMP[::-1])
@@ -191,7 +191,7 @@ def test_two_eyes_in_one_mpo_are_two_pictures_each_with_its_own_end():
 
 
 @pytest.mark.parametrize("mark", [b"xmlns:hdrgm=", b"urn:com:apple:photo:2020:aux:hdrgainmap"])
-def test_the_gain_map_that_a_phone_adds_is_no_picture(mark):
+def test_the_gain_map_of_a_phone_is_not_returned_as_a_picture(mark):
     xmp = b"http://ns.adobe.com/xap/1.0/\0<x " + mark + b">"
     gain = np.full((48, 60, 3), 90, np.uint8)
     gain[20:, 30:] = 200
@@ -200,7 +200,7 @@ def test_the_gain_map_that_a_phone_adds_is_no_picture(mark):
     assert len(pictures(an_mpo(RAMP, RAMP[::-1].copy(), second=b"any other"))) == 2
 
 
-def test_joined_jpegs_are_several_pictures_and_what_a_camera_adds_is_none():
+def test_joined_jpegs_are_several_pictures_unless_other_bytes_lie_between():
     one, other = (saved(Image.fromarray(p), "JPEG") for p in (RAMP, RAMP[::-1]))
     found = pictures(one + other)
     assert [p.frame for p in found] == [1, 2] and near(found[1].pixels, RAMP[::-1])
@@ -218,14 +218,14 @@ def test_joined_jpegs_are_several_pictures_and_what_a_camera_adds_is_none():
         (b"\0\0\0\x18ftypisom", "film"),
     ],
 )
-def test_a_format_of_phones_is_named(start, word):
+def test_an_unsupported_format_of_phones_is_named(start, word):
     with pytest.raises(Refused) as refused:
         pictures(start + bytes(200))
     assert refused.value.status == "unsupported" and word in refused.value.reason
 
 
-def test_no_more_of_a_tiff_is_inflated_than_its_page_has():
-    """A strip that inflates to 2 GB once took 14 s; the end of this one is never reached."""
+def test_a_tiff_is_inflated_only_to_the_size_of_its_page():
+    """A strip that inflates to 2 GB once took 14 s; this strip's damaged end is never reached."""
     picture = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
     strip = bytearray(zlib.compress(picture.tobytes() + bytes(4 << 20)))
     strip[-1] ^= 1

@@ -1,10 +1,10 @@
-"""Working frames: small pictures whose coordinates are those of the original, by a whole factor."""
+"""Working frames: pictures reduced by a whole factor, which maps coordinates to the original."""
 
 import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -30,9 +30,9 @@ def square_at(x: int, y: int, height: int, width: int, side: int = 48) -> np.nda
     return pixels
 
 
-def encoded(pixels: np.ndarray, kind: str, **how: object) -> bytes:
+def encoded(pixels: np.ndarray, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, kind, **how)
+    Image.fromarray(pixels).save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -61,7 +61,7 @@ def test_coordinates_times_shrink_are_those_of_the_original(height, width, kind,
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_a_turned_picture_is_turned_before_it_is_reduced(orientation):
+def test_exif_orientation_is_applied_to_reduced_pictures(orientation):
     exif = Image.Exif()
     exif[274] = orientation
     data = encoded(square_at(13, 57, 501, 403), "JPEG", exif=exif, quality=95)
@@ -82,7 +82,7 @@ def test_the_sandbox_gives_the_same_working_frames():
     np.testing.assert_array_equal(there.pixels, here.pixels)
 
 
-def test_damage_is_seen_at_every_scale():
+def test_damage_is_detected_at_every_scale():
     random = np.random.default_rng(1)
     noise = random.integers(0, 255, (120, 120, 3), np.uint8)
     picture = np.array(Image.fromarray(noise).resize((960, 960), Image.Resampling.BICUBIC))
@@ -97,27 +97,27 @@ def test_damage_is_seen_at_every_scale():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_picture_of_one_pixel_is_whole(kind):
+def test_a_picture_of_one_pixel_is_not_reduced(kind):
     [found] = contents(encoded(np.zeros((1, 1, 3), np.uint8), kind), least_side=LEAST).pictures
     assert (found.shrink, found.size) == (1, (1, 1))
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 3000))
-def test_the_factor_is_the_largest_that_leaves_enough(height, width, least):
+def test_the_factor_is_the_largest_that_leaves_enough_pixels(height, width, least):
     found = factor(height, width, least)
     assert found == 1 or min(height, width) / found >= least
     assert all(n <= found or min(height, width) / n < least for n in FACTORS)
 
 
-def test_networks_that_see_more_get_larger_frames():
+def test_networks_with_larger_inputs_get_larger_working_frames():
     small = least_side(128, 1.5, 192, precropped=False)
     assert small == 711 and least_side(128, 1.5, 1024, precropped=False) == 1024
     assert least_side(512, 1.7, 640, precropped=False) == 2510
     assert least_side(128, 1.5, 192, precropped=True) == 427
 
 
-def test_an_eye_is_the_same_in_its_working_frame():
-    """In a frame twice as large, with the size, the ROI and the quality of the original."""
+def test_an_eye_is_measured_alike_in_its_working_frame():
+    """A picture of twice the size gives the same ROI, in its own pixels, vCDR and quality."""
     frame = draw(clinic(), 3).image
     large = np.array(Image.fromarray(frame).resize((frame.shape[1] * 2, frame.shape[0] * 2)))
     least = bundles.load(bundles.default_folder()).preprocessing.least_side(precropped=False)
@@ -134,7 +134,7 @@ def test_an_eye_is_the_same_in_its_working_frame():
     height=st.integers(1, 70),
     width=st.integers(1, 70),
     shrink=st.sampled_from([1, *FACTORS]),
-    how=st.fixed_dictionaries(
+    options=st.fixed_dictionaries(
         {
             "subsampling": st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
             "progressive": st.booleans(),
@@ -142,12 +142,12 @@ def test_an_eye_is_the_same_in_its_working_frame():
         }
     ),
 )
-def test_a_sound_jpeg_gives_the_pixels_that_pillow_gives(height, width, shrink, how):
+def test_a_sound_jpeg_is_decoded_to_the_same_pixels_as_by_pillow(height, width, shrink, options):
     random = np.random.default_rng(height * width)
-    data = encoded(random.integers(0, 255, (height, width, 3), np.uint8), "JPEG", **how)
+    data = encoded(random.integers(0, 255, (height, width, 3), np.uint8), "JPEG", **options)
     theirs = Image.open(io.BytesIO(data))
     theirs.draft("RGB", (max(1, width // shrink), max(1, height // shrink)))
-    if theirs.size != (-(-width // shrink), -(-height // shrink)):
-        return  # Pillow stops earlier at pictures smaller than the factor
+    # Pillow reduces a picture that is smaller than the factor by less.
+    assume(theirs.size == (-(-width // shrink), -(-height // shrink)))
     ours = jpeg.decode_sound(data, jpeg.parse(data), shrink)
     np.testing.assert_array_equal(ours, np.array(theirs.convert("RGB")))

@@ -1,6 +1,6 @@
-"""jobs/adapt.py from the command line to a refusal that changes nothing.
+"""jobs/adapt.py from the command line to a refusal that publishes nothing.
 
-tests/test_nightly_story.py has the adaptation that is published.
+tests/test_nightly_story.py tests an adaptation that is published.
 """
 
 import importlib.util
@@ -39,27 +39,27 @@ def arguments(tmp_path: Path, target: str, *changes: str) -> list[str]:
     return words
 
 
-def summary_of(printed: str) -> dict[str, Any]:
-    """The summary that a job's last line names; it is in the folder of its run."""
-    path = Path(printed.splitlines()[-1].removeprefix("summary: "))
+def summary_of(output: str) -> dict[str, Any]:
+    """The summary that the last line of a job's output names; it lies in the folder of the run."""
+    path = Path(output.splitlines()[-1].removeprefix("summary: "))
     summary = json.loads(path.read_text())
     assert path.parent.name == summary["run"]
     return summary
 
 
 @pytest.mark.slow
-def test_a_target_of_no_fundus_photographs_is_refused_and_nothing_touched(
+def test_a_target_without_fundus_photographs_is_refused_and_nothing_is_published(
     ray_local: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Stripes and blocks as disc crops: the gate gives its reasons, and the bundle stays."""
+    """The precropped pictures are random blocks; the gate gives its reasons."""
     train_here(monkeypatch)
     strange = tmp_path / "strange"
     strange.mkdir()
     draw = np.random.default_rng(0)
-    for number in range(17):  # one more than the slices of batch norm hold
+    for number in range(17):  # one more than a slice of batch norm holds
         small = draw.integers(0, 255, (5 + number, 9, 3), np.uint8)
         picture = cv2.resize(small, (128, 128), interpolation=cv2.INTER_NEAREST)
         cv2.imwrite(str(strange / f"{number}.png"), picture)
@@ -79,24 +79,24 @@ def test_a_target_of_no_fundus_photographs_is_refused_and_nothing_touched(
 
 
 @pytest.mark.slow
-def test_garbage_target_labels_choose_nothing(
+def test_target_labels_do_not_influence_the_adaptation(
     ray_local: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same gate, figures and weights whether the target's masks are true, noise or no masks;
-    tests/test_training_targets.py says the same of the target itself."""
+    """True masks, noise and unreadable files give the same output and the same weights;
+    tests/test_training_targets.py checks that they give the same target."""
     target = tmp_path / "target"
     target.mkdir()
-    came_out = []
+    outcomes = []
     for kind in ("true", "noise", "unreadable"):
         words = arguments(tmp_path / kind, relabelled(target, kind), "sampling=as-target")
         code = job("adapt").main(words)
-        said = capsys.readouterr().out.replace(str(tmp_path / kind), "")
+        output = capsys.readouterr().out.replace(str(tmp_path / kind), "")
         [state] = (tmp_path / kind / "runs").glob("*/checkpoint_*/state.pt")
         average = torch.load(state, weights_only=True)["learner"]["average"]
         weights = {name: value.tolist() for name, value in average.items()}
-        came_out.append((code, said, weights))
-    assert came_out[0] == came_out[1] == came_out[2]
-    assert "target consistency" in came_out[0][1]
+        outcomes.append((code, output, weights))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert "target consistency" in outcomes[0][1]
 
 
 @pytest.mark.parametrize(
@@ -114,15 +114,15 @@ def test_garbage_target_labels_choose_nothing(
         (["--source", "refuge:/nowhere"], "/nowhere"),
     ],
 )
-def test_a_bad_configuration_is_one_sentence_and_code_2(
+def test_a_bad_configuration_exits_with_2_and_one_sentence(
     ray_local: None,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
     sentence: str,
 ) -> None:
-    given = arguments(tmp_path, TARGET) + words
-    assert job("adapt").main(given) == 2
+    args = arguments(tmp_path, TARGET) + words
+    assert job("adapt").main(args) == 2
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1

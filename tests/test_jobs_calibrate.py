@@ -14,7 +14,7 @@ SIDE = 64
 
 
 class Reader:
-    """In the place of the predictor: a picture's grey levels are its disc and its cup."""
+    """Replaces the predictor, and takes disc and cup from the grey levels of a picture."""
 
     side = SIDE
 
@@ -39,8 +39,8 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def eyes(tmp_path):
-    """A manifest of 41 disc crops: 4 healthy eyes each with a cup of 10, 12, 14, 16 and 18 rows of
-    40, two of the four with 20 rows, four ill ones each from 22 to 28, and an eye without a cup."""
+    """A manifest of 41 precropped eyes with discs of 40 rows: four with each cup of 10, 12 ... 28
+    rows, and one without a cup. Healthy are those up to 18 rows and two of the four with 20."""
     distance = np.hypot(*(np.mgrid[:SIDE, :SIDE] + 0.5 - SIDE / 2))
     lines = ["image,id,glaucoma,set"]
     for number in range(41):
@@ -52,7 +52,7 @@ def eyes(tmp_path):
     return f"manifest:{tmp_path / 'eyes.csv'}"
 
 
-def test_a_bundle_is_calibrated_in_its_folder(folder, eyes, capsys):
+def test_a_bundle_is_calibrated_in_place(folder, eyes, capsys):
     words = ["--bundle", str(folder), "--set", eyes, "--specificity", "0.8", "--precropped"]
     assert calibrate.main(words) == 0
     calibrated = bundles.load(folder)
@@ -60,7 +60,7 @@ def test_a_bundle_is_calibrated_in_its_folder(folder, eyes, capsys):
     assert (model.healthy, model.glaucoma, model.set) == (22, 18, "drawn")
     assert model.scores["unmeasured"] == 1 and model.specificity == 0.8
     spared, referred = (model.risk(rows / 40, 0.0) for rows in (18, 20))
-    assert spared < model.threshold < referred  # 20 of 22 healthy eyes, for 16 would be too few
+    assert spared < model.threshold < referred  # spares 20 of 22 healthy eyes; 16 would be too few
     printed = capsys.readouterr().out
     assert "drawn: 22 healthy eyes and 18 with glaucoma; 1 without a risk" in printed
     assert f"referral threshold: risk {model.threshold:.4f}" in printed
@@ -76,12 +76,12 @@ def test_a_bundle_is_calibrated_in_its_folder(folder, eyes, capsys):
         ({"--set": "{eyes}?glaucoma=0"}, "0 eyes with glaucoma and 22 without"),
     ],
 )
-def test_what_cannot_calibrate_is_one_sentence_and_touches_nothing(
+def test_a_failed_calibration_exits_with_2_and_one_sentence_and_changes_nothing(
     folder, eyes, capsys, wrong, sentence
 ):
     before = (folder / "bundle.json").read_bytes()
-    given = {"--bundle": str(folder), "--set": eyes} | wrong
-    words = [word.replace("{eyes}", eyes) for pair in given.items() for word in pair]
+    args = {"--bundle": str(folder), "--set": eyes} | wrong
+    words = [word.replace("{eyes}", eyes) for pair in args.items() for word in pair]
     assert calibrate.main([*words, "--precropped"]) == 2
     assert sentence in capsys.readouterr().err.splitlines()[-1]
     assert (folder / "bundle.json").read_bytes() == before

@@ -22,7 +22,7 @@ def raising(error: Exception) -> Callable[..., NoReturn]:
 def planted(job: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The job's `main`, whose first call raises the error."""
     module = job_files.load(job)
-    if job == "demo":  # it parses outside of that block
+    if job == "demo":  # it parses its arguments before the block that handles errors
         monkeypatch.setattr(module.bundles, "load", raising(error))
     else:
         monkeypatch.setattr(module, "parse", raising(error))
@@ -37,7 +37,7 @@ def test_a_bug_keeps_its_traceback(job: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("job", job_files.NAMES)
-def test_a_mistake_is_one_sentence(
+def test_a_mistake_exits_with_2_and_one_sentence(
     job: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main = planted(job, ConfigurationError("give another path"), monkeypatch)
@@ -46,7 +46,7 @@ def test_a_mistake_is_one_sentence(
 
 
 def test_a_bug_in_a_jobs_own_process_exits_with_1() -> None:
-    """No job catches it, so Python prints the traceback; one process stands for all jobs."""
+    """No job catches a bug, so Python prints the traceback; one process stands for all jobs."""
     code = """
 import os, runpy, sys
 import fundus.cluster.sizing as sizing
@@ -70,7 +70,7 @@ runpy.run_path("jobs/plan.py", run_name="__main__")
 
 
 @pytest.mark.parametrize("job", job_files.NAMES)
-def test_every_job_has_a_help(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_job_prints_its_help(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         job_files.load(job).main(["--help"])
     assert ended.value.code == 0

@@ -34,9 +34,9 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory, drawn):
-    """A bundle of small networks with random weights, whose adapted one met the drawn eyes."""
+    """A bundle of small random networks; its adapted network was trained on the drawn eyes."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # two threads on two busy cores: 1.6 s a picture instead of 0.07 s
+    torch.set_num_threads(1)  # two threads on two busy cores: 1.6 s per picture instead of 0.07 s
     deeplab = architectures.DeepLabConfig(aspp_channels=8, low_channels=8)
     configs = {
         DETECTOR: architectures.UNetConfig(width=2),
@@ -47,15 +47,15 @@ def tiny(tmp_path_factory, drawn):
         role: Network(config, networks.build(config).state_dict())
         for role, config in configs.items()
     }
-    met = {"name": "drawn", "role": "target", "digest": open_set(f"manifest:{drawn}").digest()}
-    made[ADAPTED] = replace(made[ADAPTED], data=(met,))
+    seen = {"name": "drawn", "role": "target", "digest": open_set(f"manifest:{drawn}").digest()}
+    made[ADAPTED] = replace(made[ADAPTED], data=(seen,))
     folder = tmp_path_factory.mktemp("tiny")
     bundles.save(Bundle(made, Preprocessing(detector_side=SIDE, roi_side=SIDE)), folder)
     return folder
 
 
 @pytest.mark.parametrize("crops", [["--precropped"], []])
-def test_two_bundles_on_a_set_end_to_end(tmp_path, capsys, drawn, tiny, crops):
+def test_two_bundles_are_evaluated_on_a_set_from_end_to_end(tmp_path, capsys, drawn, tiny, crops):
     out = tmp_path / "out"
     argv = ["--bundle", str(tiny), "--target-supervised", str(tiny), "--out", str(out), *crops]
     assert evaluate.main([*argv, "--set", f"manifest:{drawn}?set=drawn", "--limit", "2"]) == 0
@@ -88,7 +88,7 @@ def test_detection_alone_needs_no_segmenter(tmp_path, capsys, drawn, tiny):
     assert "centre in disc" in capsys.readouterr().out
 
 
-def test_a_set_that_was_met_in_training_is_named(tmp_path, capsys, drawn, tiny):
+def test_a_set_that_was_used_in_training_is_noted(tmp_path, capsys, drawn, tiny):
     argv = [
         "--bundle",
         str(tiny),
@@ -115,12 +115,12 @@ def test_a_set_that_was_met_in_training_is_named(tmp_path, capsys, drawn, tiny):
         ({"--detection": "--precropped"}, "--detection"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence_and_exit_code_2(
+def test_unusable_arguments_exit_with_2_and_one_sentence(
     tmp_path, capsys, drawn, tiny, wrong, named
 ):
-    given = {"--bundle": str(tiny), "--set": f"manifest:{drawn}", "--out": str(tmp_path)} | wrong
+    args = {"--bundle": str(tiny), "--set": f"manifest:{drawn}", "--out": str(tmp_path)} | wrong
     try:
-        code = evaluate.main([word for pair in given.items() for word in pair])
+        code = evaluate.main([word for pair in args.items() for word in pair])
     except SystemExit as leaving:
         code = leaving.code
     assert code == 2

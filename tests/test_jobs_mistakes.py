@@ -29,7 +29,7 @@ Main = Callable[[list[str]], int]
 
 @pytest.fixture
 def screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
-    """jobs/screen.py in a folder with an archive and a bundle, without a Ray."""
+    """jobs/screen.py in a folder with an archive and a bundle, without Ray."""
     monkeypatch.chdir(tmp_path)
     for name in ("archive", "nothing"):
         (tmp_path / name).mkdir()
@@ -51,16 +51,16 @@ MISTAKES = {
     "empty archive": (["--archive", "nothing", "--results", "r"], ["nothing", "--archive"]),
     "no such list": (["--archive", "@list.txt", "--results", "r"], ["list.txt"]),
     "results in a file": (["--results", "file"], ["file", "not a folder"]),
-    "results of a kind that cannot be": (["--results", "gs://b/r"], ["gs://", "s3://"]),
+    "results of an unknown kind": (["--results", "gs://b/r"], ["gs://", "s3://"]),
     "no such bundle": (["--bundle", "nowhere", "--results", "r"], ["nowhere", "bundle.json"]),
-    "a share beyond 1": (["--results", "r", "--max-failure-rate", "5"], ["5", "0 to 1"]),
-    "nothing given": (["--site", "nowhere.toml"], ["nowhere.toml", "no such file"]),
+    "a share above 1": (["--results", "r", "--max-failure-rate", "5"], ["5", "0 to 1"]),
+    "no such site file": (["--site", "nowhere.toml"], ["nowhere.toml", "no such file"]),
     "no results given": ([], ["--results", "site.toml"]),
 }
 
 
 @pytest.mark.parametrize(("words", "facts"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_sentence(
+def test_a_mistake_exits_with_2_and_one_sentence(
     screen: Main, capsys: pytest.CaptureFixture[str], words: list[str], facts: list[str]
 ) -> None:
     assert screen(words) == 2
@@ -68,7 +68,7 @@ def test_a_mistake_is_one_sentence(
 
 
 @pytest.mark.s3
-def test_a_bucket_that_is_not_there_is_named(
+def test_a_missing_bucket_is_named(
     screen: Main, s3: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert screen(["--results", "s3://no-such-bucket/r"]) == 2
@@ -78,7 +78,7 @@ def test_a_bucket_that_is_not_there_is_named(
 
 
 @pytest.mark.s3
-def test_a_server_without_conditional_writes_is_refused_before_the_night_starts(
+def test_a_server_without_conditional_writes_is_refused_before_screening_starts(
     screen: Main,
     s3: Server,
     bucket: str,
@@ -93,7 +93,7 @@ def test_a_server_without_conditional_writes_is_refused_before_the_night_starts(
     assert s3.client.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
-def test_missing_credentials_are_said(
+def test_missing_credentials_are_reported(
     screen: Main,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -109,7 +109,7 @@ def test_missing_credentials_are_said(
     assert_one_sentence(capsys, ["s3://bucket", "credentials"])
 
 
-def test_results_that_another_run_holds_have_an_exit_code_of_their_own(
+def test_results_that_another_run_holds_exit_with_5(
     screen: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with claimed(open_place(str(tmp_path / "r"))):
@@ -118,7 +118,7 @@ def test_results_that_another_run_holds_have_an_exit_code_of_their_own(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_said_here_and_from_a_worker(number: int) -> None:
+def test_a_full_disk_is_reported_here_and_from_a_worker(number: int) -> None:
     full = OSError(number, os.strerror(number), "/results/rows")
     for error in (full, RayTaskError("write", "traceback", full).as_instanceof_cause()):
         facts = r"/results/rows.*TMPDIR.*same command"
@@ -129,7 +129,7 @@ def test_a_full_disk_is_said_here_and_from_a_worker(number: int) -> None:
 
 
 def test_another_error_from_a_worker_passes_unchanged() -> None:
-    """Raised as `fundus.runtime.workers.on_a_worker` does: each error is the other's cause."""
+    """Raised as `fundus.runtime.workers.on_a_worker` does: each error is the cause of the other."""
     failed = RayTaskError("read", "traceback", ConfigurationError("no such set"))
     with pytest.raises(ConfigurationError, match="no such set"), full_disk_explained():
         raise failed.cause from failed
@@ -153,10 +153,10 @@ def test_a_target_of_one_picture_is_refused_before_any_training(
     assert_one_sentence(capsys, ["1 usable picture", "2 or more", "--target"], job="adapt")
 
 
-def test_a_folder_for_temporary_files_with_too_long_a_path_is_named(
+def test_a_temporary_folder_with_too_long_a_path_is_named(
     screen: Main, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray's sockets are below it; the check comes before Ray starts."""
+    """Ray puts its sockets there; the check comes before Ray starts."""
     monkeypatch.setattr(screen.job, "ray_session", ray_session)  # type: ignore[attr-defined]
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     for name in ("RAY_TMPDIR", "RAY_ADDRESS"):

@@ -40,7 +40,7 @@ def archive(tmp_path):
     return folder
 
 
-def test_failed_pictures_are_rows_and_no_failure_of_the_job_unless_too_many(
+def test_failed_pictures_are_rows_and_fail_the_job_only_above_the_limit(
     ray_local, archive, tmp_path, capsys
 ):
     arguments = ["--archive", str(archive), "--results", str(tmp_path / "results")]
@@ -55,15 +55,15 @@ def test_failed_pictures_are_rows_and_no_failure_of_the_job_unless_too_many(
     assert "missing: 0 objects" in capsys.readouterr().out
     (archive / "worse.jpg").write_text("text too")
     assert job("screen")([*arguments, "--max-failure-rate", "0.5"]) == 3
-    said = capsys.readouterr()
-    assert "1 rows new" in said.out and "100.0% of the rows failed" in said.err
+    output = capsys.readouterr()
+    assert "1 rows new" in output.out and "100.0% of the rows failed" in output.err
     summaries = (tmp_path / "results").glob("runs/*/summary.json")
     assert sorted(json.loads(one.read_text())["exit_code"] for one in summaries) == [0, 3]
     assert job("screen")([*arguments, "--status"]) == 0
     assert "2  unsupported" in capsys.readouterr().out
 
 
-def test_results_that_are_held_end_the_job_at_once_with_exit_code_5(archive, tmp_path, capsys):
+def test_results_that_another_run_holds_exit_with_5(archive, tmp_path, capsys):
     arguments = ["--archive", str(archive), "--results", str(tmp_path / "results")]
     with claimed(open_place(str(tmp_path / "results"))):
         assert job("screen")([*arguments, "--bundle", str(tmp_path / "bundle")]) == 5
@@ -82,15 +82,15 @@ def test_results_that_are_held_end_the_job_at_once_with_exit_code_5(archive, tmp
         ({"--dicom-seg": "archive/dicom"}, "screened the next time"),
     ],
 )
-def test_a_bad_configuration_is_one_sentence_and_exit_code_2(
+def test_a_bad_configuration_exits_with_2_and_one_sentence(
     archive, tmp_path, capsys, monkeypatch, changed, sentence
 ):
-    given = {
+    args = {
         "--archive": str(archive),
         "--results": str(tmp_path / "results"),
         "--bundle": str(tmp_path / "bundle"),
     }
-    arguments = [word for pair in (given | changed).items() for word in pair]
+    arguments = [word for pair in (args | changed).items() for word in pair]
     monkeypatch.chdir(tmp_path)
     assert job("screen")(arguments) == 2
     error = capsys.readouterr().err
@@ -99,13 +99,13 @@ def test_a_bad_configuration_is_one_sentence_and_exit_code_2(
 
 
 def forms_of(secret):
-    """How a secret could be found: as it is, and as a list of the numbers of its bytes."""
+    """A pattern for a secret: as plain text, or as a list of its byte values."""
     numbers = rb"(\.0)?\W{1,20}".join(b"%d" % byte for byte in secret.encode()[:16])
     return re.compile(re.escape(secret.encode()) + b"|" + numbers)
 
 
-def test_nothing_of_a_patient_and_no_secret_is_in_rows_logs_errors_or_names(archive, tmp_path):
-    """DICOM with planted names, sound and broken, and a grep over all that the run leaves."""
+def test_no_patient_data_and_no_secret_is_in_rows_logs_errors_or_file_names(archive, tmp_path):
+    """Screen sound and broken DICOM with planted names, and search all files of the run."""
     planted = {
         "PatientName": "Planted^Person",
         "PatientID": "PLANTED-0815",
@@ -119,7 +119,7 @@ def test_nothing_of_a_patient_and_no_secret_is_in_rows_logs_errors_or_names(arch
     (archive / "3.dcm").write_bytes(
         dicom_file(SMOOTH, PhotometricInterpretation="PLANTED", **planted)
     )
-    with pytest.warns(UserWarning, match="Planted"):  # as pydicom does of its own
+    with pytest.warns(UserWarning, match="Planted"):  # pydicom's own warning
         foul = dicom_file(SMOOTH, SOPInstanceUID="Planted^Person", **planted)
     (archive / "4.dcm").write_bytes(foul)
     results, folder = tmp_path / "results", Path(tempfile.mkdtemp(dir="/tmp"))  # a short path
@@ -131,7 +131,7 @@ def test_nothing_of_a_patient_and_no_secret_is_in_rows_logs_errors_or_names(arch
         "AWS_SECRET_ACCESS_KEY": "a secret that the cloud gave",
     }
     environment = os.environ | secrets | {"RAY_TMPDIR": str(folder), "PYTHONWARNINGS": "always"}
-    # Ray then logs what it tells of a data set's stages, with their arguments.
+    # Ray then also logs the stages of a data set, with their arguments.
     environment["RAY_enable_export_api_write"] = "1"
     done = subprocess.run(command, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -147,14 +147,14 @@ def test_nothing_of_a_patient_and_no_secret_is_in_rows_logs_errors_or_names(arch
     left |= {"stdout": done.stdout, "stderr": done.stderr, "rows": repr(rows).encode()}
     for name, text in left.items():
         assert b"planted" not in text.lower() and b"19481231" not in text, name
-    left |= {str(file): file.read_bytes() for file in objects}  # they name the patient
+    left |= {str(file): file.read_bytes() for file in objects}  # DICOM objects name the patient
     for secret in map(forms_of, secrets.values()):
         assert not [name for name, text in left.items() if secret.search(text)]
     assert not any("lanted" in name for name in left)
     shutil.rmtree(folder)
 
 
-def test_the_demo_draws_screens_and_says_where(ray_local, archive, tmp_path, capsys):
+def test_the_demo_draws_screens_and_names_its_report(ray_local, archive, tmp_path, capsys):
     demo = ["--to", str(tmp_path / "demo"), "--count", "1", "--bundle", str(tmp_path / "bundle")]
     assert job("demo")(demo) == 0
     out = capsys.readouterr().out

@@ -18,14 +18,14 @@ SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
 
 
 def words(tmp_path: Path, bundle: str, *more: str, members: int = 2) -> list[str]:
-    given = ["segmenter", "--recipe", "laptop", "--source", SOURCE]
-    given += ["--bundle", str(tmp_path / bundle), "--storage", str(tmp_path / "runs"), *more]
+    args = ["segmenter", "--recipe", "laptop", "--source", SOURCE]
+    args += ["--bundle", str(tmp_path / bundle), "--storage", str(tmp_path / "runs"), *more]
     changes = (f"members={members}", "epochs=1", "side=32", "batch=4", "network.aspp_channels=8")
-    return [*given, *(word for change in changes for word in ("--change", change))]
+    return [*args, *(word for change in changes for word in ("--change", change))]
 
 
 @pytest.mark.slow
-def test_members_go_on_together_each_from_its_own_weights(
+def test_members_of_an_ensemble_each_start_from_their_own_weights(
     ray_local: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -36,8 +36,8 @@ def test_members_go_on_together_each_from_its_own_weights(
     first = Network(pair, networks.build(pair).state_dict())
     bundles.save(Bundle({SOURCE_ONLY: first}), tmp_path / "first")
     first = bundles.load(tmp_path / "first").networks[SOURCE_ONLY]
-    still = ["--start", str(tmp_path / "first"), "--change", "learning_rate=1e-30"]
-    assert job("train").main(words(tmp_path, "second", *still)) == 0
+    frozen = ["--start", str(tmp_path / "first"), "--change", "learning_rate=1e-30"]
+    assert job("train").main(words(tmp_path, "second", *frozen)) == 0
     summary = summary_of(capsys.readouterr().out)
     assert (summary["exit_code"], summary["epochs"]) == (0, 1)
     second = bundles.load(tmp_path / "second")
@@ -50,13 +50,13 @@ def test_members_go_on_together_each_from_its_own_weights(
         assert torch.equal(trained.weights[f"members.{i}.decoder.6.weight"], head)
 
 
-def test_each_member_starts_from_a_seed_of_its_own(tmp_path: Path) -> None:
-    given = importlib.import_module("jobs.train").parse(words(tmp_path, "b", "--from-scratch"))
-    starts = [first_weights(one, given) for one in members_of(given.book.segmenter)]
+def test_each_member_starts_from_its_own_seed(tmp_path: Path) -> None:
+    args = importlib.import_module("jobs.train").parse(words(tmp_path, "b", "--from-scratch"))
+    starts = [first_weights(one, args) for one in members_of(args.book.segmenter)]
     assert not torch.allclose(*(weights["decoder.6.weight"] for weights in starts))
 
 
-def test_a_start_of_another_kind_is_refused(
+def test_a_start_from_another_architecture_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], ray_local: None
 ) -> None:
     start = str(bundles.default_folder())

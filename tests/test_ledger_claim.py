@@ -1,4 +1,4 @@
-"""One run at a time: who gets a results location, who has to wait, and when a claim is dead."""
+"""One run at a time: who gets a results location, who is refused, and when a claim has expired."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def another(place: Place, **changed: object) -> Holder:
-    """A claim of this machine's first process, which lives as long as the machine."""
+    """Write a claim of this machine's first process, which lives as long as the machine."""
     other = Holder(
         **asdict(Holder()) | {"pid": 1, "started": psutil.Process(1).create_time()} | changed
     )
@@ -28,7 +28,7 @@ def another(place: Place, **changed: object) -> Holder:
     return other
 
 
-def test_the_second_is_told_who_holds_the_place_and_the_first_gives_it_back(place: Place) -> None:
+def test_a_second_run_learns_who_holds_the_place_and_the_first_releases_it(place: Place) -> None:
     with claimed(place) as first:
         assert holder(place) == first.holder
         with pytest.raises(ClaimHeld, match=f"process {os.getpid()} on .*--take-over"):
@@ -38,7 +38,7 @@ def test_the_second_is_told_who_holds_the_place_and_the_first_gives_it_back(plac
         pass
 
 
-def test_a_process_of_this_machine_that_is_gone_holds_nothing(place: Place) -> None:
+def test_a_process_of_this_machine_that_has_ended_holds_nothing(place: Place) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     another(place, pid=dead.pid, started=1.0)
@@ -46,21 +46,21 @@ def test_a_process_of_this_machine_that_is_gone_holds_nothing(place: Place) -> N
         assert holder(place) == ours.holder
 
 
-def test_a_process_id_that_came_back_is_another_process(place: Place) -> None:
+def test_a_reused_process_id_is_another_process(place: Place) -> None:
     another(place, started=1.0)
     with claimed(place):
         pass
 
 
-def test_a_process_of_another_container_is_not_known_to_be_gone(place: Place) -> None:
-    """On one host, with its network, host name and boot are the same; process ids are not."""
+def test_a_process_of_another_pid_namespace_is_not_taken_for_ended(place: Place) -> None:
+    """Docker containers may share the name of their host, but each has its own process ids."""
     assert Holder().pids.startswith("pid:") or sys.platform != "linux"
     another(place, pids="pid:[1]", started=1.0)
     with pytest.raises(ClaimHeld):
         Claim(place).acquire()
 
 
-def test_of_another_machine_the_storages_clock_decides(
+def test_a_claim_of_another_machine_expires_by_the_clock_of_the_storage(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     another(place, host="elsewhere")
@@ -82,7 +82,7 @@ class Turns:
         return self.left < 0
 
 
-def test_a_renewed_claim_is_still_ours_and_a_taken_one_is_noticed(
+def test_a_renewed_claim_stays_ours_and_a_take_over_is_noticed(
     place: Place, tmp_path: Path
 ) -> None:
     first, second = Claim(place), Claim(place)

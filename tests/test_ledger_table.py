@@ -46,18 +46,18 @@ def about(measuring: str = A, source: str = "archive", bundle: str = "") -> Run:
 def write(
     place: Place, run: Run, name: str, *pictures: tuple[str, str, int, int], **columns: list
 ) -> None:
-    """One file of (uri, etag, frame, frames) rows, as a worker leaves it."""
+    """Write one file of (uri, etag, frame, frames) rows, as a worker does."""
     uris, etags, frame, frames = map(list, zip(*pictures, strict=True))
-    given = {"uri": uris, "etag": etags, "frame": frame, "frames": frames}
-    given["status"] = ["ok"] * len(pictures)
-    rows = row.table(given | columns, run.run_id, run.bundle, run.settings, run.measuring)
+    values = {"uri": uris, "etag": etags, "frame": frame, "frames": frames}
+    values["status"] = ["ok"] * len(pictures)
+    rows = row.table(values | columns, run.run_id, run.bundle, run.settings, run.measuring)
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink)
     place.put(f"{run.rows}/{name}.parquet", sink.getvalue().to_pybytes())
 
 
 def plan_of(place: Place, run: Run, folder: Path, listed: Objects, *, retry: bool = False) -> Plan:
-    """The plan of a run that has listed these (uri, etag)."""
+    """The plan of a run that has listed these (uri, etag) pairs."""
     folder = folder / f"{random.random()}"
     folder.mkdir()
     uris, etags = zip(*listed, strict=True) if listed else ((), ())
@@ -97,7 +97,7 @@ def left(place: Place, folder: Path, run: Run, listed: Objects, **how: bool) -> 
         return [uri for objects in plan.rounds() for uri in objects["uri"].to_pylist()]
 
 
-def test_rows_are_published_once_and_only_those_that_were_wanted(
+def test_only_rows_of_listed_objects_are_published_and_each_once(
     place: Place, tmp_path: Path
 ) -> None:
     run = runs.begin(place, about())
@@ -124,9 +124,7 @@ def test_an_object_without_all_its_pictures_is_missing(place: Place, tmp_path: P
     assert table.find(place).version() == 0
 
 
-def test_an_object_that_was_read_twice_has_the_rows_of_one_answer(
-    place: Place, tmp_path: Path
-) -> None:
+def test_an_object_with_two_outcomes_has_the_rows_of_one(place: Place, tmp_path: Path) -> None:
     run, listed = runs.begin(place, about()), [("a", "1")]
     write(place, run, "1", ("a", "1", 1, 3), ("a", "1", 2, 3))
     assert left(place, tmp_path, run, listed) == ["a"]
@@ -138,7 +136,7 @@ def test_an_object_that_was_read_twice_has_the_rows_of_one_answer(
     assert sorted(tuple(one.values()) for one in rows) == [(n, 3, "ok") for n in (1, 2, 3)]
 
 
-def test_superseded_rows_leave_as_their_successors_come_and_stay_readable_in_older_versions(
+def test_superseded_rows_are_replaced_and_stay_readable_in_older_versions(
     place: Place, tmp_path: Path
 ) -> None:
     first = screened(place, tmp_path, [("a", "1"), ("b", "1"), ("c", "1")], about())
@@ -148,7 +146,7 @@ def test_superseded_rows_leave_as_their_successors_come_and_stay_readable_in_old
     assert rows_of(place) == [("a", "1", B, 1), ("b", "2", B, 1), ("c", "1", B, 1)]
     assert rows_of(place, 1) == [(uri, "1", A, 1) for uri in "abc"]
     assert table.read(place.uri, ["run_id"], version=1)["run_id"].to_pylist() == [first.run_id] * 3
-    assert table.find(place).version() == 3  # one transaction a night
+    assert table.find(place).version() == 3  # one transaction per night
 
 
 def with_pandas(uri: str) -> pa.Table:
@@ -167,7 +165,7 @@ def with_ray(uri: str) -> pa.Table:
 
 
 @pytest.mark.parametrize("reader", [with_pandas, with_duckdb, with_ray])
-def test_every_analysts_reader_finds_the_current_rows_alone(
+def test_pandas_duckdb_and_ray_find_only_the_current_rows(
     reader: Callable[[str], pa.Table], place: Place, tmp_path: Path, ray_local: None
 ) -> None:
     screened(place, tmp_path, [("a", "1"), ("b", "1")], about())
@@ -176,7 +174,7 @@ def test_every_analysts_reader_finds_the_current_rows_alone(
     assert sorted((row["uri"], row["etag"]) for row in rows) == [("a", "1"), ("b", "2")]
 
 
-def test_what_is_done_is_left_out_by_content_networks_and_settings(
+def test_an_object_is_done_for_its_content_the_networks_and_the_settings(
     place: Place, tmp_path: Path
 ) -> None:
     screened(place, tmp_path, [("a", "1"), ("b", "1")], about(), status=["ok", "timed_out"])
@@ -188,7 +186,7 @@ def test_what_is_done_is_left_out_by_content_networks_and_settings(
         assert len(left(place, tmp_path, other, listed)) == 4
 
 
-def test_a_killed_run_goes_on_under_its_id_with_what_it_wrote(place: Place, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_under_its_id_with_its_rows(place: Place, tmp_path: Path) -> None:
     run = runs.begin(place, about())
     write(place, run, "1", ("a", "1", 1, 1))
     place.put(f"{run.rows}/2.parquet", b"PAR1 half a file")
@@ -198,10 +196,10 @@ def test_a_killed_run_goes_on_under_its_id_with_what_it_wrote(place: Place, tmp_
     assert place.list(f"{run.rows}/") == [f"{run.rows}/1.parquet"]
 
 
-def test_another_archive_or_filter_does_not_touch_what_a_killed_run_wrote(
+def test_another_archive_or_filter_leaves_the_rows_of_a_killed_run_alone(
     place: Place, tmp_path: Path
 ) -> None:
-    """It once published two rows of ten and deleted the others."""
+    """Such a run once published two of the ten rows and deleted the others."""
     objects = [(f"{n}", "1") for n in range(10)]
     killed = runs.begin(place, about())
     write(place, killed, "0", *((uri, etag, 1, 1) for uri, etag in objects))
@@ -214,7 +212,7 @@ def test_another_archive_or_filter_does_not_touch_what_a_killed_run_wrote(
 
 
 @pytest.mark.parametrize("at", ["copy", "commit", "after", "finish"])
-def test_a_death_at_any_line_of_publishing_is_followed_by_the_same_command(
+def test_the_same_command_completes_a_publication_that_died_at_any_step(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     screened(place, tmp_path, [("a", "0"), ("z", "0")], about())
@@ -250,7 +248,7 @@ def paths(place: Place) -> list[str]:
     return pa.table(table.find(place).get_add_actions())["path"].to_pylist()
 
 
-def test_two_runs_that_publish_at_once_leave_one_row_a_picture(
+def test_two_runs_that_publish_at_once_leave_one_row_per_picture(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = [("a", "1"), ("b", "1")]
@@ -258,10 +256,10 @@ def test_two_runs_that_publish_at_once_leave_one_row_a_picture(
     write(place, slow, "1", ("a", "1", 1, 1), ("b", "1", 1, 1))
     commit = table.commit
 
-    def while_another_publishes(*given: object, **how: str) -> bool:
+    def while_another_publishes(*args: object, **options: str) -> bool:
         monkeypatch.setattr(table, "commit", commit)
         screened(place, tmp_path, listed, about(source="the same, forced"))
-        return commit(*given, **how)
+        return commit(*args, **options)
 
     monkeypatch.setattr(table, "commit", while_another_publishes)
     publish(place, slow, tmp_path, listed)
@@ -273,7 +271,7 @@ def test_two_runs_that_publish_at_once_leave_one_row_a_picture(
 def test_a_run_that_its_twin_has_published_is_not_published_again(
     place: Place, tmp_path: Path
 ) -> None:
-    """Two processes of one run, the claim forced: the second finds the work done."""
+    """Two processes work on one run after a take-over: the second finds the work done."""
     run, listed = runs.begin(place, about()), [("a", "1")]
     write(place, run, "1", ("a", "1", 1, 1))
     with closing(plan_of(place, run, tmp_path, listed)) as twin:
@@ -282,7 +280,7 @@ def test_a_run_that_its_twin_has_published_is_not_published_again(
     assert rows_of(place) == [("a", "1", A, 1)] and table.find(place).version() == 1
 
 
-def test_a_commit_is_made_once_whatever_comes_between(place: Place, tmp_path: Path) -> None:
+def test_a_commit_is_made_once_despite_another_in_between(place: Place, tmp_path: Path) -> None:
     stale, run = table.opened(place), runs.begin(place, about())
     screened(place, tmp_path, [("b", "1")], about(B))
     assert not table.commit(place, stale, [], [], run_id=run.run_id)
@@ -291,7 +289,7 @@ def test_a_commit_is_made_once_whatever_comes_between(place: Place, tmp_path: Pa
     assert table.find(place).version() == 2
 
 
-def test_a_calibrated_bundle_changes_risk_and_referable_alone(place: Place, tmp_path: Path) -> None:
+def test_a_calibrated_bundle_changes_only_risk_and_referable(place: Place, tmp_path: Path) -> None:
     objects = [(name, "1") for name in "abc"]
     measures = {"vcdr": [0.4, 0.8, None], "vcdr_sd": [0.02, 0.03, None]}
     screened(place, tmp_path, objects, about(), mask_png=[b"1", b"2", b"3"], **measures)
@@ -303,21 +301,21 @@ def test_a_calibrated_bundle_changes_risk_and_referable_alone(place: Place, tmp_
     assert after["risk"].to_pylist()[:2] == pytest.approx(wanted[:2], abs=1e-12)
     assert after["risk"][2].as_py() is None
     assert after["referable"].to_pylist() == [RISK.referable(risk) for risk in wanted]
-    assert after["bundle"].to_pylist() == [B, B, A]  # the third has no risk by either
+    assert after["bundle"].to_pylist() == [B, B, A]  # the third has no risk with either
     same = [n for n in row.SCHEMA.names if n not in ("risk", "referable", "bundle")]
     assert after.select(same).equals(before.select(same))
     assert recalibrate(place, calibrated, RISK) == recalibrate(place, about(B), RISK) == 0
     assert left(place, tmp_path, replace(calibrated, run_id="x"), objects) == []
 
 
-def test_results_of_the_former_format_are_refused_in_a_sentence(place: Place) -> None:
+def test_results_of_the_former_format_are_refused_in_one_sentence(place: Place) -> None:
     place.put("current.json", b"{}")
     for look in (lambda: table.opened(place), lambda: table.read(place.uri)):
         with pytest.raises(ConfigurationError, match="another location"):
             look()
 
 
-def test_who_reads_too_early_or_too_far_is_told(place: Place, tmp_path: Path) -> None:
+def test_missing_results_and_missing_versions_are_reported(place: Place, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no results yet"):
         table.read(place.uri)
     screened(place, tmp_path, [("a", "1")], about())
@@ -325,7 +323,7 @@ def test_who_reads_too_early_or_too_far_is_told(place: Place, tmp_path: Path) ->
         table.read(place.uri, version=7)
 
 
-def test_a_column_that_came_later_is_null_in_older_rows(
+def test_a_column_that_was_added_later_is_null_in_older_rows(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screened(place, tmp_path, [("a", "1")], about())
@@ -353,7 +351,7 @@ def test_the_table_describes_its_columns_and_knows_each_files_range(
     assert "min.mask_png" not in known
 
 
-def test_small_files_are_put_together_by_the_library(
+def test_small_files_are_compacted_by_the_library(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for night in range(3):
@@ -374,7 +372,7 @@ NIGHT = st.lists(
 
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from((A, B)), NIGHT), max_size=4))
-def test_whatever_the_nights_the_newest_row_of_each_object_is_current(
+def test_after_any_nights_the_newest_row_of_each_object_is_current(
     tmp_path_factory: pytest.TempPathFactory, nights: list[tuple[str, Objects]]
 ) -> None:
     folder = tmp_path_factory.mktemp("nights")
@@ -390,7 +388,7 @@ def test_whatever_the_nights_the_newest_row_of_each_object_is_current(
         assert rows_of(place) == sorted(newest.values())
 
 
-def test_who_asks_for_measures_alone_does_not_read_the_masks(place: Place, tmp_path: Path) -> None:
+def test_reading_the_measures_does_not_read_the_masks(place: Place, tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     objects = [(f"{number:05}", "1") for number in range(3000)]
     masks = [draw.bytes(1000) for _ in objects]
@@ -406,7 +404,7 @@ def test_who_asks_for_measures_alone_does_not_read_the_masks(place: Place, tmp_p
 
 
 @pytest.mark.s3
-def test_the_table_lies_on_s3(bucket: str, tmp_path: Path) -> None:
+def test_a_table_on_s3_is_published_and_read(bucket: str, tmp_path: Path) -> None:
     place = open_place(f"s3://{bucket}/results")
     screened(place, tmp_path, [("a", "1"), ("b", "1")], about())
     screened(place, tmp_path, [("b", "2"), ("c", "1")], about())
@@ -417,10 +415,10 @@ def test_the_table_lies_on_s3(bucket: str, tmp_path: Path) -> None:
 
 @pytest.mark.s3
 @pytest.mark.parametrize("kind", [RESET_BODY, TRUNCATE])
-def test_an_answer_that_breaks_off_is_asked_for_again(
+def test_a_broken_listing_is_requested_again(
     s3: Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Making, opening and committing: deltalake does not retry broken listings."""
+    """When a table is made, opened and committed to: deltalake does not retry such listings."""
     listing = Fault(kind, "GET", "list-type=2", count=0)
     with FaultProxy(s3.endpoint, listing) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)

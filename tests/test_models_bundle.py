@@ -57,7 +57,7 @@ def test_a_bundle_comes_back_as_it_was_saved(folder: Path) -> None:
         assert torch.equal(network(picture), again(picture))
 
 
-def test_confidence_is_kept_and_a_bundle_without_it_keeps_its_digest(tmp_path: Path) -> None:
+def test_confidence_is_saved_and_a_bundle_without_it_keeps_its_digest(tmp_path: Path) -> None:
     plain = tiny_bundle()
     calibrated = replace(plain, thresholds=replace(plain.thresholds, confidence=(0.9, -3.1)))
     for name, bundle in {"plain": plain, "calibrated": calibrated}.items():
@@ -87,7 +87,7 @@ def test_an_altered_threshold_is_refused(folder: Path) -> None:
         bundles.load(folder)
 
 
-def test_foreign_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_folders_that_are_no_bundles_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no bundle.json"):
         bundles.load(tmp_path / "nothing")
     (folder / "bundle.json").write_text('{"format": 99}')
@@ -98,7 +98,7 @@ def test_foreign_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         bundles.load(folder)
 
 
-def test_a_pickle_in_the_place_of_weights_is_not_opened(folder: Path) -> None:
+def test_a_pickle_in_place_of_weights_is_not_opened(folder: Path) -> None:
     class Stranger:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (Path(folder / "executed"),))  # type: ignore[return-value]
@@ -118,7 +118,7 @@ def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
         Predictor(bundles.load(folder))
 
 
-def test_a_risk_model_travels_under_the_digest(folder: Path) -> None:
+def test_a_risk_model_is_saved_and_part_of_the_digest(folder: Path) -> None:
     plain = bundles.load(folder)
     assert plain.risk is None and "risk" not in json.loads((folder / "bundle.json").read_text())
     calibrated = replace(plain, risk=risk_model(scores={"auc": {"value": 0.9}}))
@@ -169,7 +169,7 @@ def test_half_a_bundle_on_s3_is_refused(bucket: str, folder: Path) -> None:
 
 
 @pytest.mark.s3
-def test_a_place_that_cannot_be_asked_is_said(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_without_access_is_reported(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in s3.stranger.items():
         monkeypatch.setenv(name, value)
     place = f"s3://{s3.bucket()}/mine"
@@ -180,7 +180,7 @@ def test_a_place_that_cannot_be_asked_is_said(s3: Server, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("document", ["fundus/bundles/default/CARD.md", "README.md"])
-def test_documents_give_the_figures_that_the_package_s_bundle_holds(document: str) -> None:
+def test_documents_give_the_figures_of_the_bundle_in_the_package(document: str) -> None:
     described = json.loads((bundles.default_folder() / "bundle.json").read_text())
     held = described["networks"][SOURCE_ONLY]["scores"]["left out"]
     text = (Path(__file__).parents[1] / document).read_text()

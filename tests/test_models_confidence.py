@@ -10,7 +10,7 @@ from fundus.models.confidence import calibrated, fit
 
 
 @given(slope=st.floats(0.5, 3), offset=st.floats(-3, 3))
-def test_a_known_curve_is_found_again(slope: float, offset: float) -> None:
+def test_a_known_curve_is_recovered(slope: float, offset: float) -> None:
     draw = np.random.default_rng(0)
     level = draw.normal(0, 2, 20_000)
     right = draw.random(20_000) < expit(slope * level + offset)

@@ -20,7 +20,7 @@ def test_smoothness_of_a_5x5_map_by_hand() -> None:
     assert losses.smoothness_loss(probabilities, uniform).item() == pytest.approx(3.2 / 9)
 
 
-def test_smoothness_does_not_count_where_the_label_has_an_edge() -> None:
+def test_smoothness_ignores_pixels_at_an_edge_of_the_label() -> None:
     """With the label's edge at the centre pixel, it and its 4 neighbours do not count."""
     probabilities = torch.zeros(1, 1, 5, 5)
     probabilities[0, 0, 2, 2] = 0.4
@@ -37,7 +37,7 @@ def test_dice_loss_by_hand_for_each_structure() -> None:
     assert losses.dice_loss(probabilities, labels).tolist() == pytest.approx([0.25, 0.25])
 
 
-def test_segmentation_loss_weighs_disc_cup_and_smoothness_as_equation_1() -> None:
+def test_segmentation_loss_weighs_disc_cup_and_smoothness_as_in_equation_1() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, 2, 8, 8)
     labels = (torch.rand(2, 2, 8, 8) > 0.5).float()
@@ -47,13 +47,13 @@ def test_segmentation_loss_weighs_disc_cup_and_smoothness_as_equation_1() -> Non
     assert losses.segmentation_loss(logits, labels).item() == pytest.approx(expected.item())
 
 
-def test_the_segmenter_is_content_when_target_maps_pass_for_source() -> None:
+def test_the_adversarial_loss_is_low_when_target_maps_pass_for_source() -> None:
     sure = torch.tensor([10.0])  # the discriminator's logit for "source"
     assert losses.adversarial_loss(sure).item() < 0.001
     assert losses.adversarial_loss(-sure).item() > 9
 
 
-def test_the_discriminator_is_content_when_it_tells_source_from_target() -> None:
+def test_the_discriminator_loss_is_low_when_it_tells_source_from_target() -> None:
     sure = torch.tensor([10.0])
     assert losses.discriminator_loss(sure, -sure).item() < 0.001
     assert losses.discriminator_loss(-sure, sure).item() > 9

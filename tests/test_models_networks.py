@@ -50,7 +50,7 @@ def test_detector_has_five_levels_and_no_normalisation() -> None:
     assert not any(isinstance(m, nn.BatchNorm2d) for m in detector.modules())
 
 
-def test_discriminator_answers_once_or_for_each_patch_of_94_pixels() -> None:
+def test_discriminator_answers_once_or_per_patch_of_94_pixels() -> None:
     maps = torch.rand(1, 2, 256, 256, requires_grad=True)
     assert Discriminator(patch=False)(maps).shape == (1, 1)
     answers = Discriminator(patch=True)(maps)
@@ -65,13 +65,13 @@ SLIM = DeepLabConfig(aspp_channels=16)
 
 
 @pytest.mark.parametrize("config", [UNetConfig(width=8), SLIM, EnsembleConfig(SLIM, 2)])
-def test_a_described_network_is_built_again(config: NetworkConfig) -> None:
+def test_a_network_is_rebuilt_from_its_description(config: NetworkConfig) -> None:
     again = parse(json.loads(json.dumps(describe(config))))
     assert again == config
     build(again).load_state_dict(build(config).state_dict())
 
 
-def test_an_ensemble_answers_with_the_mean_of_its_members_probabilities() -> None:
+def test_an_ensemble_gives_the_mean_of_its_members_probabilities() -> None:
     torch.manual_seed(0)
     ensemble = build(EnsembleConfig(SLIM, 2)).eval()
     assert isinstance(ensemble, Ensemble)
@@ -102,6 +102,6 @@ def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
         start_from_imagenet(DeepLab(DeepLabConfig()), tmp_path / "resnet.safetensors")
 
 
-def test_pictures_enter_between_minus_one_and_one() -> None:
+def test_pictures_are_scaled_to_minus_one_to_one() -> None:
     inputs = to_input(torch.tensor([0, 255], dtype=torch.uint8).reshape(1, 1, 1, 2))
     assert inputs.flatten().tolist() == [-1, 1]

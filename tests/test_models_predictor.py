@@ -1,4 +1,4 @@
-"""Detection in pixels of the frame, and maps turned back from all eight turns."""
+"""Detection in pixels of the original frame, and maps turned back from all eight turns."""
 
 import hashlib
 import pickle
@@ -57,8 +57,8 @@ def test_the_fast_profile_makes_two_passes_per_network_and_four_networks_see_eve
     assert sorted(turn for member in range(4) for turn in seen_by("fast", member)) == [*range(8)]
 
 
-def test_an_ensemble_s_members_answer_one_by_one() -> None:
-    """So the spread over the maps shows where they differ; their mean is the ensemble's map."""
+def test_the_members_of_an_ensemble_give_separate_maps() -> None:
+    """The spread of the maps shows where the members differ; their mean is the ensemble's map."""
     predictor = Predictor(tiny_bundle())
     torch.manual_seed(0)
     pair = architectures.EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)
@@ -96,10 +96,10 @@ def test_a_drawn_disc_is_located_in_the_frame(
     assert found.roi.size == pytest.approx(4 * radius * pixel, abs=4 * pixel)
 
 
-def test_graphs_answer_as_the_network_does_with_or_without_the_cache(
+def test_graphs_give_the_maps_of_the_network_with_or_without_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenVINO's graph, in as many passes as it takes, against PyTorch: floating-point rounding."""
+    """OpenVINO's graph, in several passes, and PyTorch differ only by floating-point rounding."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     torch.manual_seed(0)
     config = DeepLabConfig(aspp_channels=8)
@@ -108,8 +108,8 @@ def test_graphs_answer_as_the_network_does_with_or_without_the_cache(
     pictures = torch.randint(0, 255, (11, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         expected = network(networks.to_input(pictures)).sigmoid().numpy()
-    made, kept = convert.on_cpu(stored), convert.on_cpu(stored)
-    assert made == kept
+    made, cached = convert.on_cpu(stored), convert.on_cpu(stored)
+    assert made == cached
     _, weights = sorted(file for file in tmp_path.rglob("*") if file.is_file())
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     again = convert.on_cpu(stored)
@@ -124,8 +124,8 @@ def test_graphs_answer_as_the_network_does_with_or_without_the_cache(
         np.testing.assert_allclose(answer(pictures.numpy()), expected, atol=1e-4, rtol=0)
 
 
-def test_a_process_that_answers_imports_no_torch(tmp_path: Path) -> None:
-    """Its import costs each of screening's processes seconds."""
+def test_a_process_that_only_predicts_imports_no_torch(tmp_path: Path) -> None:
+    """The import would cost each process of a screening run seconds."""
     tiny, sent = tmp_path / "tiny", tmp_path / "ready"
     bundles.save(tiny_bundle(), tiny)
     loaded = bundles.load(tiny)
@@ -142,8 +142,8 @@ assert "torch" not in sys.modules, "torch was imported"
     subprocess.run([sys.executable, "-c", answers], check=True, cwd=Path(__file__).parent.parent)
 
 
-def test_maps_that_are_not_finite_come_through_as_such() -> None:
-    """Never as a disc that was not found: NaN is below every threshold and above none."""
+def test_maps_that_are_not_finite_are_passed_on() -> None:
+    """They must not look like a frame without a disc, although NaN exceeds no threshold."""
     bundle = tiny_bundle()
     for role in (DETECTOR, SOURCE_ONLY):
         next(iter(bundle.networks[role].weights.values())).fill_(torch.nan)
@@ -160,7 +160,7 @@ def test_maps_that_are_not_finite_come_through_as_such() -> None:
         *[(96, 10, 0.6, False), (96, 4, 1.0, False), (60, 10, 1.0, False)],
     ],
 )
-def test_a_second_disc_is_as_sure_as_large_and_far(
+def test_a_second_disc_counts_if_it_is_sure_large_and_far(
     x: int, radius: int, level: float, two: bool
 ) -> None:
     disc = np.zeros((128, 128), np.float32)
@@ -170,7 +170,7 @@ def test_a_second_disc_is_as_sure_as_large_and_far(
     assert locate(disc, Roi(0, 0, 128), least_confidence=0.5, scale=2).two is two
 
 
-def test_no_disc_is_said_and_not_guessed() -> None:
+def test_a_missing_disc_is_reported_and_not_guessed() -> None:
     faint = np.full((64, 64), 0.2, np.float32)
     found = locate(faint, Roi(0, 0, 64), least_confidence=0.5, scale=2)
     assert found.roi is None
@@ -179,7 +179,7 @@ def test_no_disc_is_said_and_not_guessed() -> None:
     assert Predictor(tiny_bundle()).detect(black).roi is None
 
 
-def test_the_bundle_s_calibration_decides_whether_a_disc_is_found() -> None:
+def test_the_calibration_of_the_bundle_decides_whether_a_disc_is_found() -> None:
     frame = np.full((80, 100, 3), 120, np.uint8)
     found = {}
     for name, curve in {"sure": (0.0, 3.0), "never": (0.0, -3.0)}.items():
@@ -191,7 +191,7 @@ def test_the_bundle_s_calibration_decides_whether_a_disc_is_found() -> None:
     assert found["sure"].roi is not None and found["never"].roi is None
 
 
-def test_a_bundle_without_the_network_says_so() -> None:
+def test_a_network_that_the_bundle_lacks_is_named() -> None:
     predictor = Predictor(tiny_bundle().without(DETECTOR))
     with pytest.raises(BundleError, match="no detector"):
         predictor.detect(np.zeros((8, 8, 3), np.uint8))
@@ -199,7 +199,7 @@ def test_a_bundle_without_the_network_says_so() -> None:
         predictor.segment(np.zeros((1, 32, 32, 3), np.uint8), networks=["adapted"])
 
 
-def test_the_centre_lies_inside_the_disc_or_not() -> None:
+def test_whether_the_centre_lies_inside_the_disc() -> None:
     mask = np.zeros((60, 80), np.uint8)
     mask[20:30, 50:60], mask[24:26, 54:56] = 1, 2
     assert centre_inside(mask, around(55, 25, 30))

@@ -1,4 +1,4 @@
-"""A disc crop of any tightness is framed at the scale that the segmenter knows."""
+"""A precropped picture of any tightness is framed at the scale of the segmenter's training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ def disc_crop(height: int, width: int, x: float, y: float) -> np.ndarray:
 
 @dataclass
 class Segmenter:
-    """Draws the largest bright piece; too large where it looks small, too small where large."""
+    """Draws the largest bright piece: too large if it looks small, too small if it looks large."""
 
     error: float = 0.0
     looks: int = 0
@@ -71,8 +71,8 @@ def test_the_disc_is_framed_at_its_scale_however_the_crop_was_cut(
     assert 1 < segmenter.looks <= LOOKS * len(STARTS)
 
 
-def test_a_false_disc_in_which_a_search_rests_gives_way_to_a_surer_one() -> None:
-    """In a whole loose crop its surroundings look like the disc; from near they do not."""
+def test_a_search_that_settles_on_a_false_disc_gives_way_to_a_surer_one() -> None:
+    """In a whole loose crop the surroundings look like a disc; in a closer view they do not."""
     picture = disc_crop(600, 600, 300, 300)
     segmenter = Segmenter()
 
@@ -86,13 +86,13 @@ def test_a_false_disc_in_which_a_search_rests_gives_way_to_a_surer_one() -> None
     assert where.size == pytest.approx(SCALE * DIAMETER, rel=0.05)
 
 
-def test_where_no_disc_is_drawn_the_picture_is_taken_whole() -> None:
+def test_a_picture_without_a_disc_is_taken_whole() -> None:
     blank = np.full((90, 120, 3), 40, np.uint8)
     assert settle(blank, Segmenter(), Thresholds(), side=SIDE, scale=SCALE) == roi.whole(90, 120)
 
 
 @pytest.mark.parametrize("share", [0.05, 1.0])
-def test_a_disc_of_no_believable_size_does_not_lead_the_search_away(share: float) -> None:
+def test_a_disc_of_implausible_size_does_not_mislead_the_search(share: float) -> None:
     """If discs fill the same share of every crop, the search finds no stable scale."""
     looks = []
 
@@ -107,10 +107,10 @@ def test_a_disc_of_no_believable_size_does_not_lead_the_search_away(share: float
     assert len(looks) <= LOOKS * len(STARTS)
 
 
-def test_an_eye_has_one_vcdr_at_every_tightness(fundus_data: Path) -> None:
+def test_an_eye_has_the_same_vcdr_at_every_tightness(fundus_data: Path) -> None:
     """Eyes of two cameras, cut at 1.1 to 3 disc diameters."""
     predictor = Predictor(bundles.load(bundles.default_folder()))
-    near = []
+    spreads = []
     for name in ("origa_full", "messidor_riga_full"):
         samples = open_set(f"manifest:{fundus_data}/manifest.csv?set={name}").samples
         for sample in samples[:: len(samples) // 4][:4]:
@@ -122,8 +122,8 @@ def test_an_eye_has_one_vcdr_at_every_tightness(fundus_data: Path) -> None:
                 vcdr_of_crop(image, rows.mean(), columns.mean(), times * diameter, predictor)
                 for times in (1.1, 1.25, 1.5, 2.0, 3.0)
             ]
-            near.append(np.ptp(found))
-    assert np.median(near) <= 0.03
+            spreads.append(np.ptp(found))
+    assert np.median(spreads) <= 0.03
 
 
 def vcdr_of_crop(

@@ -26,7 +26,7 @@ def newest(results: Path) -> list[dict]:
 
 @pytest.mark.s3
 @pytest.mark.slow
-def test_the_second_night_screens_what_is_new_or_changed(
+def test_the_second_night_screens_only_new_and_changed_pictures(
     ray_local: None,
     tmp_path: Path,
     bucket: str,
@@ -41,7 +41,7 @@ def test_the_second_night_screens_what_is_new_or_changed(
     adapting = ("--bundle", bundles.default_folder(), "--to", adapted)
     adapting += ("--storage", tmp_path / "runs", "--target", f"folder:{archive}")
     adapting += ("--source", "synthetic:?camera=clinic&count=8&seed=1")
-    # Where nothing changes a weight, the adapted segmenter is as good as source-only.
+    # As nothing changes a weight, the adapted segmenter is as good as source-only.
     for change in ("epochs=1", "batch=4", "learning_rate=1e-30", "target_batch_norm=0"):
         adapting += ("--change", change)
     assert main("adapt", *adapting) == 0, "the gate refused"
@@ -65,10 +65,10 @@ def test_the_second_night_screens_what_is_new_or_changed(
     assert new == {path.as_uri() for path in wanted}
 
 
-def check_published(adapted: str, runs: Path, said: str) -> None:
-    """The bundle, its curves and the files beside the first bundle are at the given location."""
-    assert "published: bundle" in said
-    summary, published = summary_of(said), bundles.load(adapted)
+def check_published(adapted: str, runs: Path, output: str) -> None:
+    """The bundle, its curves and the files beside the first bundle are at the new location."""
+    assert "published: bundle" in output
+    summary, published = summary_of(output), bundles.load(adapted)
     assert (summary["exit_code"], summary["published"], summary["epochs"]) == (0, True, 1)
     assert summary["bundle"] == published.digest
     assert set(published.networks) == {"detector", "source_only", "adapted"}

@@ -27,7 +27,7 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def test_importing_costs_nothing_and_measuring_wants_no_ray(tmp_path):
+def test_importing_loads_no_large_library_and_measuring_needs_no_ray(tmp_path):
     """In a process of its own, with the bundle in the package."""
     drawn = write_archive(tmp_path, (clinic(),), count=1, seed=1)[0]
     check = (
@@ -43,7 +43,7 @@ def test_importing_costs_nothing_and_measuring_wants_no_ray(tmp_path):
     assert abs(float(done.stdout) - drawn.vcdr) < 0.2
 
 
-def test_a_picture_may_be_a_file_bytes_pixels_or_a_frame_of_dicom(tiny, tmp_path):
+def test_a_picture_may_be_a_file_bytes_pixels_or_a_dicom_frame(tiny, tmp_path):
     data = dicom_file(SMOOTH, ImageLaterality="L")
     (tmp_path / "eye.dcm").write_bytes(data)
     known = {"bundle": tiny, "gradability": "off"}
@@ -56,7 +56,7 @@ def test_a_picture_may_be_a_file_bytes_pixels_or_a_frame_of_dicom(tiny, tmp_path
         fundus.measure(data, frame=2, **known)
 
 
-def test_what_cannot_be_measured_says_why_and_has_no_numbers(tiny):
+def test_an_eye_that_cannot_be_measured_has_a_reason_and_no_numbers(tiny):
     for picture, status in (
         (b"text", "unsupported"),
         (np.zeros((64, 64, 3), np.uint8), "ungradable"),
@@ -86,16 +86,16 @@ def test_a_plot_shows_both_outlines(tiny):
     assert "vCDR" in axes.get_title()
 
 
-def ring(height: int, width: int, cup: float) -> np.ndarray:
-    """An upright elliptic disc with a cup of this share of its axes, drawn off-centre upwards."""
+def disc_and_cup(height: int, width: int, cup: float) -> np.ndarray:
+    """A mask of an elliptic disc; its cup has this share of its axes and lies above the centre."""
     y, x = np.mgrid[:400, :400] + 0.5
     disc = ((x - 200) / width) ** 2 + ((y - 200) / height) ** 2 < 1
     inner = ((x - 200) / (cup * width)) ** 2 + ((y - 190) / (cup * height)) ** 2 < 1
     return disc.astype(np.uint8) + inner
 
 
-def test_the_rim_profile_agrees_with_the_sectors_of_the_row():
-    mask = ring(120, 100, 0.5)
+def test_the_rim_profile_agrees_with_the_sectors_of_the_measures():
+    mask = disc_and_cup(120, 100, 0.5)
     profile, sectors = rim_profile(mask, 720), biomarkers_of(mask, "OD")
     degrees = (np.arange(720) + 0.5) / 2
     for middle, width in ((90, sectors.rim_inferior), (270, sectors.rim_superior)):

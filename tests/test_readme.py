@@ -1,8 +1,8 @@
 """Every command of README.md and docs/ exists, and their tables hold.
 
 The commands of the README are run, on smaller sets, for one epoch of a tiny network, unless they
-name something under data/ or on s3://. These and the commands of the guides are parsed alone. The
-examples in Python run after the README's commands.
+name something under data/ or on s3://. Those and the commands of the guides are only parsed. The
+Python examples run after the README's commands.
 """
 
 import ast
@@ -88,7 +88,7 @@ RUN = [w for w in README_COMMANDS if w[0] == "python" and not any(map(ELSEWHERE.
 def parse_job(words: Command) -> None:
     """`jobs/x.py ARGUMENTS` through the job's own parser; SystemExit or ValueError if it fails."""
     name, *arguments = words
-    if name == "deploy/nightly.py":  # it hands them on
+    if name == "deploy/nightly.py":  # it passes its arguments on
         name = "jobs/screen.py"
     if not name.startswith("jobs/"):
         return assert_options(ROOT / name, arguments)
@@ -96,7 +96,7 @@ def parse_job(words: Command) -> None:
 
 
 def assert_options(script: Path, arguments: list[str]) -> None:
-    """Check that a script without a parser that could be called knows each option."""
+    """Check that a script whose parser cannot be called knows each option."""
     known = script.read_text()
     for word in arguments:
         assert not word.startswith("--") or f'"{word.partition("=")[0]}"' in known, word
@@ -110,11 +110,11 @@ def parse_ray(words: Command) -> Command:
     return list(command.make_context(command.name, words).params.get("entrypoint", ()))
 
 
-EXISTING = {" ".join(words): words for words in [*SHELL, *docstring_commands()]}
+COMMANDS = {" ".join(words): words for words in [*SHELL, *docstring_commands()]}
 
 
-@pytest.mark.parametrize("words", EXISTING.values(), ids=EXISTING)
-def test_each_command_is_one_that_exists(
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_each_command_exists(
     words: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -132,22 +132,22 @@ def test_each_command_is_one_that_exists(
         parse_job(words)
 
 
-def test_no_example_hides_behind_another_label() -> None:
+def test_every_example_of_the_readme_is_shell_or_python_and_every_job_has_one() -> None:
     assert set(re.findall(r"^```(\w*)$", README, re.MULTILINE)) == {"sh", "python", ""}
     assert README.count("\n```") == 2 * len(blocks("sh", README) + blocks("python", README))
     assert {Path(words[1]).name for words in RUN} == set(SMALLER), "a job without a run example"
 
 
-def test_lines_that_name_data_sets_fail_for_the_missing_files_alone(
+def test_arguments_that_name_data_sets_fail_only_for_missing_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A misspelt layout or key would be a ValueError."""
     monkeypatch.chdir(tmp_path)
-    lines = {word for words in SHELL for word in words if re.match(r"[\w-]+:data/", word)}
-    assert len(lines) > 2
-    for line in lines:
+    specs = {word for words in SHELL for word in words if re.match(r"[\w-]+:data/", word)}
+    assert len(specs) > 2
+    for spec in specs:
         with pytest.raises(FileNotFoundError):
-            open_set(line)
+            open_set(spec)
 
 
 def described(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> str:
@@ -155,7 +155,7 @@ def described(rows: list[tuple[str, ...]], head: tuple[str, ...]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def test_the_table_of_columns_is_the_schemas() -> None:
+def test_the_table_of_columns_matches_the_schema() -> None:
     columns = [(f"`{field.name}`", kind(field), meaning(field)) for field in row.SCHEMA]
     assert_table("columns", described(columns, ("column", "type", "what it holds")))
 
@@ -171,12 +171,12 @@ def meaning(field: pa.Field) -> str:
     return field.metadata[b"description"].decode()
 
 
-def test_the_table_of_statuses_is_the_closed_list() -> None:
+def test_the_table_of_statuses_matches_the_closed_list() -> None:
     statuses = [(f"`{name}`", meaning) for name, meaning in row.STATUSES.items()]
     assert_table("statuses", described(statuses, ("status", "meaning")))
 
 
-def test_the_table_of_flags_is_the_closed_list() -> None:
+def test_the_table_of_flags_matches_the_closed_list() -> None:
     flags = [(f"`{name}`", meaning) for name, meaning in row.FLAGS.items()]
     assert_table("flags", described(flags, ("flag", "meaning")))
 
@@ -187,7 +187,7 @@ def assert_table(name: str, wanted: str) -> None:
     assert written == wanted, f"put between {begin}and {end} in docs/results.md:\n{wanted}"
 
 
-def test_the_table_of_layouts_names_each_with_its_keys() -> None:
+def test_the_table_of_layouts_names_each_layout_with_its_keys() -> None:
     written = dict(re.findall(r"^\| `([\w-]+):\w*` \| .* \| (.*) \|$", RESEARCHER, re.MULTILINE))
     assert list(written) == list(LAYOUTS)
     for layout, reader in LAYOUTS.items():
@@ -195,12 +195,12 @@ def test_the_table_of_layouts_names_each_with_its_keys() -> None:
         assert re.findall(r"`(\w+)`", written[layout]) == keys, layout
 
 
-def test_the_table_of_exit_codes_has_the_gates() -> None:
+def test_the_table_of_exit_codes_has_the_code_of_the_gate() -> None:
     refused = importlib.import_module("jobs.adapt").REFUSED
     assert f"\n| {refused} | `adapt.py`: the gate refused" in ENGINEER
 
 
-def test_the_method_names_the_gates_limits() -> None:
+def test_the_method_names_the_limits_of_the_gate() -> None:
     for name, limit in vars(Limits()).items():
         assert re.search(rf"\b{limit}\b", DOCS["method.md"].partition("## The gate")[2]), name
 
@@ -221,13 +221,13 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 @pytest.mark.slow
-def test_a_newcomers_way_from_training_to_rows(
+def test_the_commands_of_the_readme_lead_from_training_to_rows(
     ray_local: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In one process; tests/test_jobs_errors.py starts each job as a process of its own."""
+    """In one process; tests/test_jobs_errors.py starts one job as a process of its own."""
     monkeypatch.chdir(tmp_path)
     train_here(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -239,10 +239,10 @@ def test_a_newcomers_way_from_training_to_rows(
         code = importlib.import_module(f"jobs.{job[:-3]}").main([*smaller, *SMALLER[job]])
         # A tiny network of one epoch may well fail the gate; eight eyes are too few to calibrate.
         expected = {"adapt.py": (0, 4), "calibrate.py": (2,)}.get(job, (0,))
-        said = capsys.readouterr()
-        assert code in expected, said.out + said.err
+        output = capsys.readouterr()
+        assert code in expected, output.out + output.err
         if job == "calibrate.py":
-            assert "10 of each" in said.err
+            assert "10 of each" in output.err
         if job in ("train.py", "adapt.py"):
             make_usable(published=code == 0)
     assert "ensemble" in Path("evaluation/table.txt").read_text()

@@ -43,7 +43,7 @@ def page_of(place, name=run.FIRST):
     return place.read(f"reports/{RUN}/{name}")[0].decode()
 
 
-def test_suspects_come_first_by_risk_and_by_percentile_without_one(rows):
+def test_suspects_come_first_by_risk_or_without_one_by_percentile(rows):
     mixed = [failed_row("file:///a.txt", "unsupported", "text"), *rows]
     calibrated = worklist.worklist(table(mixed), np.array([0.3, 0.9]), 100)
     risks = [one["risk"] for one in calibrated.rows[:-1]]
@@ -57,7 +57,7 @@ def test_suspects_come_first_by_risk_and_by_percentile_without_one(rows):
     assert ranked.rows[0]["percentile"] == 100 and ranked.suspects == 1
 
 
-def test_a_profile_starts_temporally_in_either_eye():
+def test_a_rim_profile_starts_on_the_temporal_side_of_either_eye():
     """A cup on the temporal side leaves a thin rim there, and the eyes are mirrored."""
     y, x = np.mgrid[:200, :200] + 0.5
     disc = np.hypot(x - 100, y - 100) < 60
@@ -68,13 +68,13 @@ def test_a_profile_starts_temporally_in_either_eye():
         assert tsnit[9] == pytest.approx(tsnit[26], abs=0.02)
 
 
-def test_the_eyes_of_a_subject_find_each_other_by_the_better_picture(rows):
+def test_the_eyes_of_a_subject_are_paired_by_the_better_picture(rows):
     again = rows[1] | {"quality": 0.99, "uri": "file:///again.jpg"}
     assert worklist.fellows([*rows[:2], again])[0] == 2
     assert worklist.fellows([rows[0], rows[3]]) == {}
 
 
-def test_a_page_is_one_file_that_escapes_what_it_shows(results):
+def test_a_page_is_one_file_and_escapes_its_content(results):
     written = run.write(results, run.Config(most_pictures=3, site="Ward <7>"))
     page = page_of(results)
     assert written.pictures >= 3 and page.count("data:image/jpeg") == written.pictures
@@ -86,14 +86,14 @@ def test_a_page_is_one_file_that_escapes_what_it_shows(results):
     assert page.count("</script>") == 2
 
 
-def test_what_the_archive_no_longer_holds_is_drawn_from_the_mask_alone(results, rows):
-    """The sixth picture's etag is another than the file's."""
+def test_a_picture_that_the_archive_no_longer_holds_is_drawn_from_its_mask(results, rows):
+    """The etag of the sixth picture is not that of its file."""
     written = run.write(results, run.Config(most_pictures=100))
     assert written.pictures == 5
     assert "5 of 6 measured eyes are shown with their picture" in page_of(results)
 
 
-def test_ten_thousand_rows_fit_in_two_megabytes_and_the_rest_on_further_pages(
+def test_ten_thousand_rows_fit_on_a_page_of_two_megabytes_and_on_further_pages(
     rows, tmp_path, monkeypatch
 ):
     low = {"risk": 0.0001, "referable": False, "vcdr": 0.15, "mask_png": None}
@@ -114,7 +114,7 @@ def test_ten_thousand_rows_fit_in_two_megabytes_and_the_rest_on_further_pages(
 
 
 def put(folder, rows, measuring):
-    """A real table of results."""
+    """Write the rows to a real table of results."""
     place = open_place(str(folder))
     ledger.opened(place)
     write_deltalake(
@@ -127,7 +127,7 @@ def encoded(mask):
     return cv2.imencode(".png", mask)[1].tobytes()
 
 
-def test_two_bundles_on_one_archive_are_shown_where_their_outlines_differ_most(
+def test_a_comparison_of_two_bundles_starts_where_their_outlines_differ_most(
     rows, tmp_path, capsys
 ):
     """One eye is lost, one cup is smaller, and one ROI is elsewhere with the same disc."""
@@ -147,8 +147,8 @@ def test_two_bundles_on_one_archive_are_shown_where_their_outlines_differ_most(
     before = put(tmp_path / "before", rows, "b" * 64)
     after = put(tmp_path / "after", later, "a" * 64)
     assert job.main(["--results", after, "--against", before]) == 0
-    told, _, uri = capsys.readouterr().out.strip().partition(": ")
-    assert told == "6 pictures compared"
+    summary, _, uri = capsys.readouterr().out.strip().partition(": ")
+    assert summary == "6 pictures compared"
     page = Path(uri.removeprefix("file://")).read_text()
     figures = re.findall(r"Dice disc ([\d.]+), cup ([\d.]+)", page)
     assert figures[0] == ("0.00", "0.00")
@@ -158,7 +158,7 @@ def test_two_bundles_on_one_archive_are_shown_where_their_outlines_differ_most(
     assert re.search(r"referable before and after", page)
 
 
-def test_what_cannot_be_compared_is_one_sentence(rows, tmp_path, capsys):
+def test_results_that_cannot_be_compared_exit_with_2_and_one_sentence(rows, tmp_path, capsys):
     one, same = (put(tmp_path / name, rows[:2], "b" * 64) for name in ("one", "same"))
     other = put(tmp_path / "other", rows[4:], "a" * 64)
     for words, sentence in (
@@ -172,8 +172,8 @@ def test_what_cannot_be_compared_is_one_sentence(rows, tmp_path, capsys):
         assert sentence in error and error.count("\n") == 1
 
 
-def test_the_copy_of_an_adaptations_report_beside_a_bundle_names_nobody(rows):
-    """And a check that failed stands out in both."""
+def test_the_copy_of_an_adaptation_report_beside_a_bundle_names_nobody(rows):
+    """A failed check stands out in both copies."""
     mask = mask_of(rows[0])
     about = adaptation_of(mask)
     whole, bare = (adaptation.page(about, identified=one).decode() for one in (True, False))
@@ -184,7 +184,7 @@ def test_the_copy_of_an_adaptations_report_beside_a_bundle_names_nobody(rows):
     assert "doe.jpg" not in bare and "data:image/jpeg" not in bare
 
 
-def test_a_run_that_is_not_there_is_named(results):
+def test_a_missing_run_is_named(results):
     with pytest.raises(ConfigurationError, match="20270101"):
         run.write(results, run.Config(run_id="20270101"))
 
@@ -199,7 +199,7 @@ def exported(tmp_path, rows, verdicts):
     return file
 
 
-def test_verdicts_become_labels_and_masks_and_leave_out_what_is_gone(
+def test_verdicts_become_labels_and_masks_without_changed_pictures(
     results, rows, tmp_path, capsys, monkeypatch
 ):
     verdicts = [
@@ -229,13 +229,13 @@ def test_verdicts_become_labels_and_masks_and_leave_out_what_is_gone(
         (["--run", "20270101"], "screen first"),
     ],
 )
-def test_mistakes_are_one_sentence_and_exit_code_2(results, tmp_path, capsys, words, sentence):
+def test_mistakes_exit_with_2_and_one_sentence(results, tmp_path, capsys, words, sentence):
     assert job.main(["--results", str(tmp_path / "results"), *words]) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
 
 
-def test_a_foreign_table_and_an_unknown_word_are_no_verdicts(results, rows, tmp_path):
+def test_another_table_and_an_unknown_verdict_are_refused(results, rows, tmp_path):
     file = tmp_path / "other.csv"
     file.write_text("name,age\n")
     with pytest.raises(ConfigurationError, match="no column"):

@@ -73,15 +73,15 @@ def page(browser, place):
     """The first page, opened from its file; it must send no request and log no error."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
     opened = context.new_page()
-    asked, complaints = [], []
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    requested, messages = [], []
+    opened.on("request", lambda request: requested.append(request.url))
+    opened.on("console", lambda message: messages.append(message.text))
+    opened.on("pageerror", lambda error: messages.append(str(error)))
     opened.goto((place.folder / "reports" / RUN / run.FIRST).as_uri())
     yield opened
-    assert [url for url in asked if not url.startswith(("data:", "file:", "blob:"))] == []
-    assert {url.partition("#")[0] for url in asked if url.startswith("file:")} == {opened.url}
-    assert complaints == []
+    assert [url for url in requested if not url.startswith(("data:", "file:", "blob:"))] == []
+    assert {url.partition("#")[0] for url in requested if url.startswith("file:")} == {opened.url}
+    assert messages == []
     context.close()
 
 
@@ -89,7 +89,7 @@ def names(page):
     return page.locator("#list .name").all_inner_texts()
 
 
-def test_a_grader_finds_suspects_first_and_switches_the_outlines(page, place):
+def test_a_grader_sees_suspects_first_and_switches_the_outlines(page, place):
     risks = [float(text) for text in page.locator("#list li span:nth-child(5)").all_inner_texts()]
     assert risks == sorted(risks, reverse=True) and len(risks) == 8
     assert page.locator("#eye svg.roi image").count() == 2  # both eyes of the subject
@@ -102,7 +102,7 @@ def test_a_grader_finds_suspects_first_and_switches_the_outlines(page, place):
     assert outline.is_visible()
 
 
-def test_the_list_filters_sorts_and_goes_by_keyboard(page):
+def test_the_list_can_be_filtered_sorted_and_used_by_keyboard(page):
     everything = names(page)
     page.locator("#list").focus()
     page.keyboard.press("j")
@@ -179,11 +179,11 @@ def test_exported_verdicts_calibrate_a_bundle(browser, tmp_path, monkeypatch, ca
     assert model.risk(0.8, 0.03) > 0.5 > model.risk(0.3, 0.03)
 
 
-def test_nothing_keeps_anybody_out(page):
+def test_the_page_is_accessible(page):
     assert_accessible(page)
 
 
-def test_the_page_of_an_adaptation_hides_its_outlines_and_keeps_nobody_out(browser, tmp_path):
+def test_the_page_of_an_adaptation_is_accessible_and_hides_its_outlines(browser, tmp_path):
     [row, _] = crop_rows(tmp_path, 2)
     (tmp_path / "report.html").write_bytes(adaptation.page(adaptation_of(mask_of(row))))
     page = browser.new_page()
@@ -197,7 +197,7 @@ def test_the_page_of_an_adaptation_hides_its_outlines_and_keeps_nobody_out(brows
 
 
 def assert_accessible(page):
-    """axe-core at its two highest impacts, on both sizes; no page is wider than its window."""
+    """Check at two widths: axe-core finds nothing severe, and the page fits its window."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-core here")
     for width in (1400, 420):
         page.set_viewport_size({"width": width, "height": 900})
@@ -207,7 +207,7 @@ def assert_accessible(page):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_print_shows_the_pictured_suspects(page):
+def test_print_shows_the_suspects_with_pictures(page):
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator("#print figure").count() == 6

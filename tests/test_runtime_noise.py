@@ -30,7 +30,7 @@ def stderr(*words: str) -> list[str]:
     return sorted(done.stderr.splitlines())
 
 
-def test_only_the_noise_is_dropped_and_only_in_the_block() -> None:
+def test_only_the_two_messages_are_dropped_and_only_in_the_block() -> None:
     lines = stderr()
     assert [line for line in lines if "core_worker" not in line] == [
         "afterwards",
@@ -40,11 +40,11 @@ def test_only_the_noise_is_dropped_and_only_in_the_block() -> None:
     assert sum("core_worker" in line for line in lines) == 1, "after the block it passes"
 
 
-def test_the_last_words_of_a_driver_that_crashes_are_seen() -> None:
+def test_the_last_output_of_a_driver_that_crashes_is_shown() -> None:
     assert "check failed" in stderr("crash")
 
 
-def test_a_dropped_line_takes_its_end_along() -> None:
+def test_the_line_break_of_a_dropped_line_is_dropped_too() -> None:
     shown = io.StringIO()
     quiet = WithoutCleaner(shown)
     print("\x1b[36m(PlacementGroupCleaner pid=7)\x1b[0m Traceback", file=quiet)

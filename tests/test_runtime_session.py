@@ -1,4 +1,4 @@
-"""A path of temporary files that is too long for Ray's sockets is refused before Ray starts."""
+"""A temporary folder with too long a path for Ray's sockets is refused before Ray starts."""
 
 import os
 import time
@@ -24,10 +24,10 @@ def variable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def longest() -> int:
-    """Bytes of the longest folder whose sockets Ray itself takes, in the name that it forms."""
-    made = time.strftime("session_%Y-%m-%d_%H-%M-%S_123456_") + str(os.getpid())
+    """The most bytes in the path of a temporary folder with which Ray accepts its socket paths."""
+    session_name = time.strftime("session_%Y-%m-%d_%H-%M-%S_123456_") + str(os.getpid())
     for length in range(1, 107):
-        path = Path("/" + "x" * (length - 1), "ray", made, "sockets", "plasma_store")
+        path = Path("/" + "x" * (length - 1), "ray", session_name, "sockets", "plasma_store")
         try:
             validate_socket_filepath(str(path))
         except OSError:
@@ -35,7 +35,7 @@ def longest() -> int:
     raise AssertionError("Ray takes any path")
 
 
-def test_the_bound_is_that_of_ray(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_path_is_that_of_ray(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "/" + "x" * (longest() - 1))
     session.check_temporary_folder()
     monkeypatch.setenv(variable, "/" + "é" * (longest() // 2 + 1))
@@ -44,10 +44,10 @@ def test_the_bound_is_that_of_ray(variable: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("chosen", [None, "1"])
-def test_ray_sends_no_usage_statistics_unless_the_user_wants_it(
+def test_ray_sends_no_usage_statistics_unless_the_user_chooses_to(
     chosen: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # First set, then deleted: what the session sets is undone after the test.
+    # First set, then deleted, so that monkeypatch also undoes what the session sets.
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
     if chosen is None:
         monkeypatch.delenv("RAY_USAGE_STATS_ENABLED")
@@ -61,7 +61,7 @@ def test_ray_sends_no_usage_statistics_unless_the_user_wants_it(
 
 
 @pytest.mark.parametrize("job", ["screen", "train", "adapt", "demo"])
-def test_a_job_says_it_in_one_sentence(
+def test_a_job_names_the_folder_in_one_sentence(
     job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
@@ -77,5 +77,5 @@ def test_a_job_says_it_in_one_sentence(
         "demo": ["--count", "1"],
     }[job]
     assert job_files.load(job).main(arguments) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"{job}: RAY_TMPDIR is a path of 90 bytes") and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"{job}: RAY_TMPDIR is a path of 90 bytes") and error.count("\n") == 1

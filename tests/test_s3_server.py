@@ -13,7 +13,7 @@ def code(error):
     return error.value.response["Error"]["Code"]
 
 
-def test_clients_find_it_by_the_environment_alone(s3, bucket):
+def test_clients_find_the_server_by_the_environment_alone(s3, bucket):
     client = boto3.session.Session().client("s3")
     client.put_object(Bucket=bucket, Key="a b/ü.jpg", Body=b"eye")
     assert client.get_object(Bucket=bucket, Key="a b/ü.jpg")["Body"].read() == b"eye"
@@ -42,7 +42,7 @@ def test_a_stranger_reads_the_public_bucket_and_no_other(s3, bucket):
     assert code(refused) == "AccessDenied"
 
 
-def test_what_it_acknowledged_outlives_a_kill(tmp_path):
+def test_acknowledged_objects_outlive_a_kill(tmp_path):
     server = Server(tmp_path)
     with server:
         bucket = server.bucket()

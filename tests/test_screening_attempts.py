@@ -1,4 +1,4 @@
-"""A picture that ends its process costs two processes and no other picture its row."""
+"""A picture that ends its process costs two processes, and no other picture loses its row."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ Screen = Callable[[], dict[str, dict]]
 
 @pytest.fixture
 def screen(ray_local: None, tmp_path: Path) -> Screen:
-    """Four pictures, `d.png` of another size than the others; their rows by name."""
+    """Screens four pictures, `d.png` of another size, and returns their rows by name."""
     archive = pictures(tmp_path / "archive", "a.png", "b.png", "c.png")
     Image.new("RGB", (90, 70), (200, 90, 30)).save(archive / "d.png")
     config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
@@ -33,8 +33,8 @@ def screen(ray_local: None, tmp_path: Path) -> Screen:
     return screened
 
 
-def noted(folder: Path) -> Callable[[], None]:
-    """Ends its process, and leaves a file that says so."""
+def killer(folder: Path) -> Callable[[], None]:
+    """A function that leaves a file and kills its own process."""
 
     def die() -> None:
         (folder / f"died-{os.getpid()}").touch()
@@ -54,10 +54,10 @@ def check(rows: dict[str, dict], folder: Path) -> None:
     assert len(list(folder.glob("died-*"))) == MOST
 
 
-def test_a_picture_that_ends_its_reader_twice_is_a_row(
+def test_a_picture_that_ends_its_reader_twice_is_a_crashed_row(
     screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    die, whole = noted(tmp_path), reading.Read
+    die, whole = killer(tmp_path), reading.Read
 
     class Read(whole):
         def _pictures(self, content):
@@ -71,10 +71,10 @@ def test_a_picture_that_ends_its_reader_twice_is_a_row(
 
 
 @pytest.mark.slow
-def test_a_picture_that_ends_a_models_process_twice_is_a_row(
+def test_a_picture_that_ends_a_model_process_twice_is_a_crashed_row(
     screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    die, whole = noted(tmp_path), models.Segment
+    die, whole = killer(tmp_path), models.Segment
 
     class Segment(whole):
         def __call__(self, batch):
@@ -87,7 +87,7 @@ def test_a_picture_that_ends_a_models_process_twice_is_a_row(
 
 
 class Died(BaseException):
-    """A process's end, here."""
+    """Stands for the end of a process."""
 
 
 def batch_of(*names: str) -> Batch:
@@ -103,7 +103,7 @@ def batch_of(*names: str) -> Batch:
 
 
 @pytest.mark.parametrize("poison", ["", "b", "ac", "abcd"])
-def test_whichever_pictures_end_a_stages_process_the_others_are_measured(
+def test_whichever_pictures_end_a_process_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
     known, alive = Attempts(), [{"NodeID": "here", "Alive": True}]
@@ -136,7 +136,7 @@ def test_whichever_pictures_end_a_stages_process_the_others_are_measured(
     assert deaths == len(poison) + bool(poison)  # the batch once, then each alone
 
 
-def test_a_process_whose_node_was_lost_was_not_ended_by_its_picture(
+def test_a_process_on_a_lost_node_does_not_count_against_its_picture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nodes = [{"NodeID": "lost", "Alive": True}, {"NodeID": "here", "Alive": True}]

@@ -47,31 +47,31 @@ def named(queries: list[str]) -> set[str]:
 
 def test_without_ray_nothing_is_counted_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics.ray, "is_initialized", lambda: False)
-    metrics._counter.cache_clear()  # of jobs that other tests ran in this process
+    metrics._counter.cache_clear()  # counters of jobs that other tests ran
     count_pictures("read", 3)
     count_gate(published=True)
     assert metrics._counter.cache_info().currsize == 0
 
 
-def test_nothing_counted_is_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_count_of_zero_is_not_sent_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's counter refuses an increase of 0; a batch may well have no row of some status."""
     monkeypatch.setattr(metrics.ray, "is_initialized", lambda: True)
     count_rows("ok", 0)
 
 
-def test_the_dashboard_asks_for_every_counter_and_for_no_other_of_ours() -> None:
+def test_the_dashboard_queries_all_of_our_counters_and_no_unknown_one() -> None:
     assert {name for name in named(QUERIES) if "fundus" in name} == OURS
     for query in QUERIES:
         for name, label in re.findall(r"by \((\w+)\) \(\w+\(ray_(fundus_\w+)_total", query):
             assert COUNTERS[label][0] == name, query
 
 
-def test_what_a_process_counted_before_it_was_first_scraped_is_not_lost() -> None:
+def test_counts_from_before_the_first_scrape_are_not_lost() -> None:
     """`increase` begins at the first scrape: a job that counts one and ends would show as none."""
     assert not [query for query in QUERIES if "increase(" in query]
 
 
-def test_rays_own_metrics_in_the_dashboard_are_rays() -> None:
+def test_the_other_metrics_in_the_dashboard_exist_in_ray() -> None:
     own = Path(ray.__file__).parent / "dashboard/modules/metrics/dashboards"
     known = " ".join(file.read_text() for file in own.glob("*.py"))
     for name in named(QUERIES) - OURS:
@@ -80,11 +80,11 @@ def test_rays_own_metrics_in_the_dashboard_are_rays() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_what_a_job_counts_is_scraped_and_what_it_logs_names_the_run() -> None:
+def test_the_counts_of_a_job_are_scraped_and_its_log_names_the_run() -> None:
     with clusters.head(cpus=1) as head:
         job = head.driver(JOB, FUNDUS_LOG="json")
-        printed, _ = job.communicate(timeout=120)
-        assert job.returncode == 0, printed
+        output, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, output
 
         def scraped() -> dict[str, float]:
             text = urllib.request.urlopen(head.metrics).read().decode()
@@ -92,8 +92,8 @@ def test_what_a_job_counts_is_scraped_and_what_it_logs_names_the_run() -> None:
             found = {}
             for name, labels, value in lines:
                 label = COUNTERS[name.removeprefix("ray_").removesuffix("_total")][0]
-                [said] = re.findall(rf'\b{label}="([^"]*)"', labels)
-                found[f"{name} {said}"] = float(value)
+                [tag] = re.findall(rf'\b{label}="([^"]*)"', labels)
+                found[f"{name} {tag}"] = float(value)
             return found if {n.split()[0] for n in found} == OURS else {}
 
         counted = clusters.wait(scraped, 60, "all four counters at the Prometheus endpoint")
@@ -106,7 +106,7 @@ def test_what_a_job_counts_is_scraped_and_what_it_logs_names_the_run() -> None:
         "ray_fundus_fetch_retries_total SlowDown": 2,
         "ray_fundus_gate_decisions_total refused": 1,
     }
-    [said] = [json.loads(line) for line in lines if "a fetch was tried again" in line]
-    assert said["run_id"] == "20270131T000000Z-abcdef"
-    assert said["name"] == "fundus.archive.fetch" and said["levelname"] == "WARNING"
-    assert {"job_id", "node_id", "worker_id", "task_id"} <= set(said)
+    [record] = [json.loads(line) for line in lines if "a fetch was tried again" in line]
+    assert record["run_id"] == "20270131T000000Z-abcdef"
+    assert record["name"] == "fundus.archive.fetch" and record["levelname"] == "WARNING"
+    assert {"job_id", "node_id", "worker_id", "task_id"} <= set(record)

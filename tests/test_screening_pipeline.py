@@ -97,7 +97,7 @@ def broken_archive(tmp_path_factory):
 
 
 def current_rows(results):
-    """The current rows."""
+    """The current rows of the table, by URI and frame."""
     found = table.find(open_place(str(results)))
     rows = table.scanned(found).to_table() if found else row.SCHEMA.empty_table()
     return rows.sort_by([("uri", "ascending"), ("frame", "ascending")])
@@ -116,7 +116,7 @@ def pictures(folder, *names):
 
 @pytest.fixture(scope="module")
 def screened(ray_local, broken_archive):
-    """The results are inside the archive here, and are not listed."""
+    """The results lie inside the archive, and must not be listed."""
     config = Screening(
         archive=str(broken_archive), results=str(broken_archive / "results"), gradability="advise"
     )
@@ -137,7 +137,7 @@ def test_every_object_has_one_row_with_its_status_and_reason(screened):
         assert error is None if word is None else word in error, name
 
 
-def test_a_measured_row_is_whole_and_a_failed_one_has_no_number(screened):
+def test_a_measured_row_is_complete_and_a_failed_one_has_no_measures(screened):
     _, bundle, table, config = screened
     height, width = SMOOTH.shape[:2]
     for name, one in by_name(table).items():
@@ -159,7 +159,7 @@ def test_a_measured_row_is_whole_and_a_failed_one_has_no_number(screened):
     assert by_name(table)["black.png"]["width"] == 50
 
 
-def test_a_notebook_measures_and_reads_what_screening_wrote(screened, tmp_path):
+def test_a_notebook_reads_the_rows_of_screening_and_measures_the_same(screened, tmp_path):
     _, bundle, table, config = screened
     bundles.save(bundle, tmp_path)
     results = fundus.read_results(config.results)
@@ -176,7 +176,7 @@ def test_a_notebook_measures_and_reads_what_screening_wrote(screened, tmp_path):
             assert mask is eye.mask is None or np.array_equal(mask, eye.mask)
 
 
-def test_the_files_carry_a_description_of_every_column_and_of_the_run(screened):
+def test_the_files_describe_every_column_and_the_run(screened):
     summary, bundle, _, config = screened
     folder = Path(config.results) / "rows" / summary.run_id
     for file in folder.glob("*.parquet"):
@@ -205,7 +205,7 @@ def test_the_summary_counts_statuses_and_reasons(screened):
     assert sorted(pq.read_table(listed)["uri"].to_pylist()) == table["uri"].to_pylist()
 
 
-def test_the_same_command_again_screens_nothing_and_a_changed_object_alone(screened):
+def test_the_same_command_again_screens_only_changed_objects(screened):
     """In between, the status reports the missing objects."""
     _, bundle, _, config = screened
     before = table.find(open_place(config.results)).version()
@@ -220,29 +220,29 @@ def test_the_same_command_again_screens_nothing_and_a_changed_object_alone(scree
     assert pipeline.screen(replace(config, retry_failed=True), bundle).rows == 8
 
 
-def test_what_is_asked_for_later_is_done_without_a_picture_or_said(screened, tmp_path, monkeypatch):
-    """Calibration once screened everything again; --dicom-seg and a key once had no effect."""
+def test_calibration_needs_no_picture_and_late_options_are_named(screened, tmp_path, monkeypatch):
+    """Calibration once screened everything again; --dicom-seg and a key were ignored."""
     _, bundle, _, config = screened
     pipeline.screen(config, bundle)
     before = current_rows(config.results)
-    monkeypatch.setattr(pipeline, "_rows", None)  # no picture is looked at
+    monkeypatch.setattr(pipeline, "_rows", None)  # no picture is read
     calibrated = replace(bundle, risk=risk_model())
     assert pipeline.screen(config, calibrated).rows == 0
     after = current_rows(config.results)
     assert after["vcdr"].equals(before["vcdr"]) and after["risk"].null_count < len(after)
     assert after["risk"].is_valid().equals(after["vcdr"].is_valid())
-    said = []
-    assert pipeline.screen(config, calibrated, said.append).rows == 0
-    assert not [line for line in said if "without" in line]
+    lines = []
+    assert pipeline.screen(config, calibrated, lines.append).rows == 0
+    assert not [line for line in lines if "without" in line]
     monkeypatch.setenv(pseudonyms.KEY, "a key of the site's own")
-    pipeline.screen(replace(config, dicom_out=str(tmp_path)), calibrated, said.append)
-    lacking = [line for line in said if "without" in line]
+    pipeline.screen(replace(config, dicom_out=str(tmp_path)), calibrated, lines.append)
+    lacking = [line for line in lines if "without" in line]
     assert len(lacking) == 2 and all(f"{len(EXPECTED)} objects" in line for line in lacking)
     assert "--dicom-seg" in lacking[0] and pseudonyms.KEY in lacking[1]
     assert all("another location as --results" in line for line in lacking)
 
 
-def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch):
+def test_a_killed_run_keeps_its_staged_rows(ray_local, tmp_path, monkeypatch):
     archive = pictures(tmp_path / "archive", "a.png", "b.png")
     config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     with monkeypatch.context() as dying:
@@ -252,14 +252,14 @@ def test_a_killed_run_keeps_what_it_had_staged(ray_local, tmp_path, monkeypatch)
     assert current_rows(config.results).num_rows == 0
     found = status.look_up(None, config.results)
     assert list(found.unfinished.values()) == [2]
-    said = []
-    summary = pipeline.screen(config, tiny_bundle(), said.append)
-    assert summary.rows == 2 and "0 to screen, 2 are staged" in said
+    lines = []
+    summary = pipeline.screen(config, tiny_bundle(), lines.append)
+    assert summary.rows == 2 and "0 to screen, 2 are staged" in lines
     assert [summary.run_id] == list(found.unfinished)
     assert current_rows(config.results).num_rows == 2
 
 
-def test_rows_that_a_pass_did_not_bring_are_screened_by_the_next(ray_local, tmp_path, monkeypatch):
+def test_rows_that_one_pass_lost_are_screened_by_the_next(ray_local, tmp_path, monkeypatch):
     archive = pictures(tmp_path / "archive", "a.png", "b.png")
     config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     follow, passes = pipeline._follow, []
@@ -276,7 +276,7 @@ def test_rows_that_a_pass_did_not_bring_are_screened_by_the_next(ray_local, tmp_
     assert passes == [2, 2] and current_rows(config.results).num_rows == 2
 
 
-def test_the_second_of_two_runs_is_told_and_writes_nothing(ray_local, tmp_path):
+def test_the_second_of_two_runs_is_refused_and_writes_nothing(ray_local, tmp_path):
     archive = pictures(tmp_path / "archive", "a.png")
     config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     with claimed(open_place(config.results)), pytest.raises(ClaimHeld, match="is held by process"):
@@ -284,7 +284,7 @@ def test_the_second_of_two_runs_is_told_and_writes_nothing(ray_local, tmp_path):
     assert open_place(config.results).list("runs/") == []
 
 
-def test_crops_are_screened_without_detection(ray_local, tmp_path):
+def test_precropped_pictures_are_screened_without_detection(ray_local, tmp_path):
     archive = pictures(tmp_path / "crops", "0.png", "1.png", "2.png")
     bundle = tiny_bundle().without(DETECTOR)
     config = Screening(
@@ -298,14 +298,14 @@ def test_crops_are_screened_without_detection(ray_local, tmp_path):
     assert rows[0]["disc_confidence"] is None and rows[0]["vcdr"] == 1.0
 
 
-def test_a_frame_without_a_disc_in_its_maps_is_no_disc(ray_local, tmp_path):
+def test_a_picture_without_a_disc_in_its_maps_has_the_status_no_disc(ray_local, tmp_path):
     archive = pictures(tmp_path / "crops", "a.png")
     config = Screening(str(archive), str(tmp_path / "out"), precropped=True, gradability="off")
     summary = pipeline.screen(config, tiny_bundle(disc=1.1, cup=1.1))
     assert summary.statuses == {"no_disc": 1} and summary.measured == 0
 
 
-def test_a_night_without_new_files_gives_no_row_and_says_so(ray_local, tmp_path):
+def test_a_night_without_new_files_gives_no_row_and_a_summary(ray_local, tmp_path):
     (tmp_path / "old.jpg").touch()
     config = Screening(str(tmp_path), str(tmp_path / "out"), glob="2027-*")
     summary = pipeline.screen(config, tiny_bundle())
@@ -313,7 +313,7 @@ def test_a_night_without_new_files_gives_no_row_and_says_so(ray_local, tmp_path)
     assert "0 objects listed" in report.readable(summary)
 
 
-def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
+def test_pseudonyms_replace_uris_and_the_map_is_written_to_the_chosen_file(
     ray_local, tmp_path, monkeypatch
 ):
     archive = pictures(tmp_path / "archive", "jane-doe.png")
@@ -345,7 +345,7 @@ def test_pseudonyms_stand_for_uris_and_the_map_lies_where_it_was_asked_for(
     assert pipeline.screen(config, tiny_bundle()).rows == 0
 
 
-def test_a_results_place_keeps_to_one_way_of_naming_objects(tmp_path):
+def test_a_results_location_keeps_to_one_way_of_naming_objects(tmp_path):
     """Otherwise every picture would have two rows, one of them under its own name."""
     one, other = b"a key of the site's own", b"another key of the site"
     for first, second, sentence in (
@@ -360,18 +360,19 @@ def test_a_results_place_keeps_to_one_way_of_naming_objects(tmp_path):
         for look in (pseudonyms.keep_to, pseudonyms.check):
             with pytest.raises(ValueError, match=sentence) as refused:
                 look(place, second)
-        assert "key of" not in str(refused.value) + str(place.read(pseudonyms.NAME))[:40]
+        (record, _) = place.read(pseudonyms.NAME)
+        assert not any(secret in record + str(refused.value).encode() for secret in (one, other))
 
 
-def test_a_secret_arrives_whole_and_is_not_told_on_its_way():
+def test_a_secret_is_pickled_whole_and_hidden_in_exported_metadata():
     secret = pseudonyms.Secret(b"a key of the site's own")
     assert ray.cloudpickle.loads(ray.cloudpickle.dumps(secret)) == b"a key of the site's own"
-    told = sanitize_for_struct({"fn_constructor_kwargs": {"subject_key": secret}})
-    assert told == {"fn_constructor_kwargs": {"subject_key": "Secret"}}
+    exported = sanitize_for_struct({"fn_constructor_kwargs": {"subject_key": secret}})
+    assert exported == {"fn_constructor_kwargs": {"subject_key": "Secret"}}
 
 
 @pytest.mark.s3
-def test_archive_and_results_lie_on_s3(ray_local, s3, bucket, broken_archive):
+def test_archive_and_results_may_lie_on_s3(ray_local, s3, bucket, broken_archive):
     names = ("good.jpg", "cmyk.jpg", "empty.jpg", "text.jpg")
     for name in names:
         s3.client.put_object(
@@ -393,7 +394,7 @@ def test_archive_and_results_lie_on_s3(ray_local, s3, bucket, broken_archive):
     assert written.pictures == 2 and page.count(b"data:image/jpeg") == 2, "read again from S3"
 
 
-def test_a_fault_of_our_own_ends_the_run_loudly(ray_local, tmp_path, monkeypatch):
+def test_a_bug_ends_the_run_loudly(ray_local, tmp_path, monkeypatch):
     archive = pictures(tmp_path / "archive", "a.png")
 
     def faulty(batch, **_):
@@ -414,7 +415,7 @@ def test_a_row_outside_the_schema_or_the_list_of_statuses_is_refused():
         row.table({"uri": ["a"], "etag": ["1"], "status": ["ok"], "cdr": [1.0]}, *about)
 
 
-def test_bad_configurations_are_refused_in_a_sentence(tmp_path):
+def test_bad_configurations_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="among the archive"):
         Screening(str(tmp_path), str(tmp_path))
     with pytest.raises(ValueError, match="limit"):
@@ -439,7 +440,7 @@ def test_bad_configurations_are_refused_in_a_sentence(tmp_path):
         config.check(tiny_bundle().without(SOURCE_ONLY).without(ADAPTED))
 
 
-def test_dicom_objects_lie_beside_the_rows_and_a_second_time_change_nothing(ray_local, tmp_path):
+def test_dicom_objects_are_written_beside_the_rows_and_never_overwritten(ray_local, tmp_path):
     archive = tmp_path / "archive"
     archive.mkdir()
     frames = np.stack([SMOOTH, SMOOTH[::-1]])
@@ -465,7 +466,7 @@ def test_dicom_objects_lie_beside_the_rows_and_a_second_time_change_nothing(ray_
     )
     pipeline.screen(replace(config, results=str(tmp_path / "again")), bundle)
     assert objects == {file: file.read_bytes() for file in (tmp_path / "dicom").glob("*.dcm")}
-    # A corrected object has its UID still, and so may another.
+    # A corrected object keeps its UID, and another object may have the same one.
     (archive / "two.dcm").write_bytes(dicom_file(frames[::-1], number=7))
     (archive / "twin.dcm").write_bytes(dicom_file(frames, number=7))
     pipeline.screen(config, bundle)

@@ -1,4 +1,4 @@
-"""Placement: claims fit, bounds grow with the cluster's bounds, the same rule everywhere."""
+"""Placement: claims fit into the cluster, and pools grow with it, by one rule for any size."""
 
 import pytest
 from ray.data import DataContext
@@ -15,7 +15,7 @@ MACHINES = [
 
 
 def actors(found: Placement) -> list[tuple[dict, int, int]]:
-    """Each pool's arguments, least and most actors."""
+    """The arguments and the least and most actors of each pool."""
     pools = [found.read, found.measure]
     return [(pool, pool["compute"].min_size, pool["compute"].max_size) for pool in pools]
 
@@ -24,15 +24,15 @@ def actors(found: Placement) -> list[tuple[dict, int, int]]:
 def test_the_widest_pools_leave_room_for_light_actors(machine: dict[str, float]) -> None:
     """An actor keeps its claim: without this room a machine with two CPUs hung."""
     found = placement(machine)
-    kept = sum(pool["num_cpus"] * most for pool, _, most in actors(found))
-    assert machine["CPU"] - kept >= 2 * found.light["num_cpus"] > 0
+    claimed = sum(pool["num_cpus"] * most for pool, _, most in actors(found))
+    assert machine["CPU"] - claimed >= 2 * found.light["num_cpus"] > 0
     assert found.read.get("memory", 0) * found.readers <= machine["memory"]
     assert all(least == 1 <= most for _, least, most in actors(found))
 
 
 @pytest.mark.parametrize("node", [1, 2, 4, 16])
 def test_one_node_alone_can_go_on_when_all_others_are_lost(node: int) -> None:
-    """Two nodes of two CPUs, one cut off: the actors claimed more than two, and the run hung."""
+    """With one of two nodes cut off, the actors claimed more than the other had: the run hung."""
     found = placement({"CPU": 8 * node}, node_cpus=node)
     claimed = sum(pool["num_cpus"] for pool, _, _ in actors(found)) + 2 * found.light["num_cpus"]
     assert claimed <= node
@@ -48,7 +48,7 @@ def test_measuring_goes_to_gpus_and_fills_them(gpus: int) -> None:
 
 
 def test_every_stage_is_an_actor() -> None:
-    """A task on a host whose link was cut held a run up for seven minutes."""
+    """A task on a host whose link was cut held up a run for seven minutes."""
     found = placement({"CPU": 8})
     for kwargs in (found.read, found.measure, found.light):
         assert kwargs["compute"].min_size == 1
@@ -59,13 +59,13 @@ def test_without_gpus_no_stage_asks_for_one() -> None:
     assert not any("num_gpus" in pool for pool, _, _ in actors(found))
 
 
-def test_claims_are_whole_where_there_is_room_for_they_decide_how_many_nodes_come() -> None:
+def test_claims_are_whole_where_there_is_room() -> None:
     found = placement({"CPU": 64, "GPU": 4, "memory": 128 << 30})
     assert found.read["num_cpus"] == 1 and found.read["memory"] == 1 << 30
     assert found.light["num_cpus"] == LIGHT
 
 
-def test_bounds_come_from_what_the_cluster_may_grow_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_follow_the_largest_size_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources.ray, "cluster_resources", lambda: {"memory": 5.0, "node:head": 1})
     assert reachable() == {"CPU": 0, "GPU": 0, "memory": 5, "reader": 0}
     assert "resources" not in placement(reachable()).read
@@ -77,19 +77,19 @@ def test_bounds_come_from_what_the_cluster_may_grow_to(monkeypatch: pytest.Monke
     assert not any("resources" in stage for stage in (found.measure, found.light))
 
 
-def test_a_variable_that_says_nothing_is_refused_by_its_name() -> None:
+def test_a_malformed_variable_is_refused_by_its_name() -> None:
     with pytest.raises(ValueError, match="FUNDUS_GROWS_TO"):
         amounts("128 CPUs")
 
 
-def test_no_block_is_dropped_and_no_order_kept() -> None:
+def test_no_block_is_dropped_and_the_order_is_free() -> None:
     context = DataContext()
     tune(context)
     assert not context.execution_options.preserve_order
     assert context.max_errored_blocks == 0
 
 
-def test_the_stages_processes_get_the_environment_that_is_asked_for() -> None:
+def test_the_processes_of_all_stages_get_the_requested_environment() -> None:
     assert "runtime_env" not in placement({"CPU": 4}).read
     found = placement({"CPU": 4}, {"FUNDUS_RUN_ID": "x"})
     for kwargs in (found.read, found.measure, found.light):

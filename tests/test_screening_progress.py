@@ -1,4 +1,4 @@
-"""Progress of a running screening in its log: listed objects, stages, rate and time left."""
+"""Progress of a screening run in its log: listed objects, stages, rate and time left."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from fundus.screening.progress import Progress, Steps, duration, listing
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that stands until a test moves it."""
+    """A clock that only a test moves."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
     return clock
@@ -36,7 +36,7 @@ def test_a_line_has_stages_rate_and_time_left(clock: SimpleNamespace) -> None:
     Steps().on_execution_step(SimpleNamespace(_topology=dict.fromkeys(operators)))
     assert lines == ["0 rows of 400 objects, 96 cropped, 80 measured"]
     clock.now = 40.0
-    seen.wrote(["ok"] * 20)  # the first: no rate yet but that since the start
+    seen.wrote(["ok"] * 20)  # the first: the only rate is that since the start
     clock.now = 60.0
     seen.wrote(["ok"] * 36 + ["no_disc"] * 4)
     assert lines[-1].startswith("60 rows of 400 objects, 2.00 per second, 3 min left, 96 cropped")
@@ -49,14 +49,14 @@ def test_a_line_has_stages_rate_and_time_left(clock: SimpleNamespace) -> None:
     assert len(context.custom_execution_callback_classes) == 1
 
 
-def test_a_scheduler_of_another_shape_costs_the_stages_alone(clock: SimpleNamespace) -> None:
+def test_an_unknown_scheduler_costs_only_the_counts_of_stages(clock: SimpleNamespace) -> None:
     seen = Progress(4, lambda line: None)
     seen.begin_round(SimpleNamespace(custom_execution_callback_classes=[]))  # type: ignore[arg-type]
     Steps().on_execution_step(object())
     assert seen.line(1.0) == "0 rows of 4 objects"
 
 
-def test_a_long_listing_says_how_far_it_is(clock: SimpleNamespace) -> None:
+def test_a_long_listing_reports_its_progress(clock: SimpleNamespace) -> None:
     lines: list[str] = []
     for number, _ in enumerate(listing(iter(range(3000)), lines.append)):  # type: ignore[arg-type]
         clock.now = number * 0.01
@@ -66,5 +66,5 @@ def test_a_long_listing_says_how_far_it_is(clock: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(50, "50 s"), (720, "12 min"), (12_000, "3 h 20 min")]
 )
-def test_time_is_said_in_the_unit_that_fits(seconds: float, text: str) -> None:
+def test_a_duration_is_written_in_a_fitting_unit(seconds: float, text: str) -> None:
     assert duration(seconds) == text

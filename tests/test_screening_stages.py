@@ -17,7 +17,7 @@ RUN = Run("r", "b", "frames")
 
 
 def maps(*cup_heights, side=256, disc_height=160):
-    """One pair of maps for each cup height (rows), centred ellipses, disc then cup."""
+    """One pair of maps per cup height in rows: centred ellipses, disc then cup."""
     rows, columns = np.mgrid[:side, :side] + 0.5 - side / 2
     return np.stack(
         [
@@ -93,7 +93,7 @@ def test_a_disc_without_a_cup_has_a_mask_and_no_ratio():
 
 
 @pytest.mark.parametrize("fault", [np.nan, np.inf])
-def test_maps_that_are_not_finite_are_a_row_with_a_reason(fault):
+def test_maps_that_are_not_finite_give_a_failed_row_with_a_reason(fault):
     broken = maps(80, 80)
     broken[1, 0, 5, 5] = fault
     batch = batch_of([broken, maps(80)], [Roi(0, 0, 256)] * 2, ["ok", "ok"])
@@ -103,7 +103,7 @@ def test_maps_that_are_not_finite_are_a_row_with_a_reason(fault):
     assert sound["status"] == "ok" and sound["vcdr"] == 0.5
 
 
-def test_risk_is_that_of_the_eye_alone_and_null_without_a_vcdr():
+def test_risk_depends_on_the_eye_alone_and_is_null_without_a_vcdr():
     """It does not depend on the rest of the batch, and is null if the bundle is not calibrated."""
     wide, narrow, none = maps(120, 124), maps(40, 44), maps(0, 0)
     rois = [Roi(0, 0, 256)] * 3
@@ -126,7 +126,7 @@ def test_a_failed_row_passes_untouched_between_sound_ones():
     assert rows[1]["error"] == "a reason" and rows[1]["vcdr"] is None and rows[0]["vcdr"] == 0.5
 
 
-def test_the_rim_of_each_side_wants_the_eye_and_the_disc_in_mm_the_files_spacing():
+def test_rims_of_the_sides_need_the_laterality_and_millimetres_the_pixel_spacing():
     batch = batch_of([maps(80), maps(80)], [Roi(0, 0, 512)] * 2, ["ok", "ok"])
     batch["laterality"][:] = ["OD", ""]
     batch["laterality_source"][:] = ["dicom", ""]
@@ -139,7 +139,7 @@ def test_the_rim_of_each_side_wants_the_eye_and_the_disc_in_mm_the_files_spacing
     assert one["flags"] == [] and other["flags"] == ["poor_quality"]
 
 
-def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
+def test_a_bug_is_not_taken_for_a_broken_picture(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(saved(Image.fromarray(SMOOTH), "PNG"))
     (entry,) = walk(str(tmp_path))
     batch = {
@@ -156,7 +156,7 @@ def test_a_bug_is_not_taken_for_a_bad_picture(tmp_path, monkeypatch):
     read = reading.Read("off", precropped=False, keep_header=False, subject_key=None)
     (passed_on,) = read(batch)
     assert passed_on["status"][0] == "ok"
-    assert batch["status"][0] == ""  # the batch that came in is not written to
+    assert batch["status"][0] == ""  # the incoming batch is not changed
 
     def faulty(data, **_):
         raise ValueError("a bug")
@@ -176,7 +176,7 @@ def test_a_batch_that_is_written_again_replaces_its_own_file(tmp_path):
     assert len(list((tmp_path / RUN.rows).glob("*.parquet"))) == 2
 
 
-def test_two_discs_are_flagged_behind_what_decoding_remarked() -> None:
+def test_the_flag_of_two_discs_follows_the_flags_of_decoding() -> None:
     from fundus.models.predictor import Detection
     from fundus.screening.models import Locate
 
@@ -221,7 +221,7 @@ def test_a_working_frame_has_the_size_and_the_roi_of_its_original(tmp_path) -> N
 
 
 def test_reading_tasks_are_cut_by_count_and_by_about_a_minute_of_work():
-    """A spot instance has two minutes' notice; a task of large objects once lasted for longer."""
+    """A spot instance has two minutes' notice; a task of large objects once took longer."""
     sizes = [600_000] * 40 + [30_000_000] * 20 + [900_000_000] + [600_000] * 3
     todo = pa.table({"uri": [str(i) for i in range(len(sizes))], "size": sizes})
     cut = reading.tasks(todo, 16)

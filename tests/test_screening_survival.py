@@ -1,6 +1,6 @@
-"""Kills and faults: short forms of `benchmarks/kills.py` and `screen_hospital.py`.
+"""Kills and faults: short forms of benchmarks/kills.py and benchmarks/screen_hospital.py.
 
-All are slow. In the quick run tests/test_screening_pipeline.py ends a run in the middle.
+All are slow. In the quick suite, tests/test_screening_pipeline.py interrupts a run.
 """
 
 import os
@@ -26,7 +26,7 @@ PICTURES = 800
 
 @pytest.fixture(autouse=True)
 def own_environment() -> Iterator[None]:
-    """The benchmarks put their servers into the environment; this session has its own there."""
+    """The benchmarks put their servers into the environment, which other tests use."""
     with patch.dict(os.environ):
         yield
 
@@ -40,14 +40,14 @@ def bundle(tmp_path: Path) -> list[str]:
 
 @pytest.mark.s3
 @pytest.mark.slow
-def test_nothing_is_lost_or_comes_twice_whatever_is_killed(bundle: list[str]) -> None:
+def test_no_row_is_lost_or_doubled_whatever_is_killed(bundle: list[str]) -> None:
     """The driver, a worker and the S3 server, in turn."""
     assert kills.main(["--count", "3", "--objects", "8", *bundle]) == 0
 
 
 @pytest.mark.s3
 @pytest.mark.slow
-def test_a_hospitals_archive_comes_through_faults_as_it_does_without(
+def test_an_archive_of_a_hospital_has_the_same_rows_with_and_without_faults(
     fundus_data: Path, bundle: list[str]
 ) -> None:
     words = ["--data", str(fundus_data), "--count", "24", "--faults", "0.01", *bundle]
@@ -58,7 +58,7 @@ def test_a_hospitals_archive_comes_through_faults_as_it_does_without(
 def test_a_run_that_takes_over_a_living_one_leaves_one_row_per_picture(
     tmp_path: Path, bundle: list[str]
 ) -> None:
-    """Both work to the end; the first may not publish any more."""
+    """Both work to the end; the first may no longer publish."""
     archive, results = tmp_path / "archive", tmp_path / "results"
     frames = write_archive(archive, (clinic(),), count=6, seed=1)
     for number in range(PICTURES - len(frames)):
@@ -73,8 +73,8 @@ def test_a_run_that_takes_over_a_living_one_leaves_one_row_per_picture(
     assert first.poll() is None, "it was over before"
     second = subprocess.run([*command, "--take-over"], capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
-    said, _ = first.communicate(timeout=120)
-    assert first.returncode == 5, said
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 5, output
     uris = table.read(str(results), ["uri"])["uri"].to_pylist()
     assert len(uris) == len(set(uris)) == PICTURES
     assert not (results / "claim.json").exists()

@@ -60,8 +60,8 @@ def test_every_job_of_a_bundle_reads_the_site_file(folder: Path) -> None:
 
 
 def test_arguments_override_the_site_file(folder: Path) -> None:
-    given = ["--recipe", "quick", "--source", "synthetic:?count=9", "--change", "batch=4"]
-    adapting, _ = job_files.load("adapt").parse(given)
+    args = ["--recipe", "quick", "--source", "synthetic:?count=9", "--change", "batch=4"]
+    adapting, _ = job_files.load("adapt").parse(args)
     assert adapting.sources == ("synthetic:?count=9",)
     assert (adapting.recipe.name, adapting.recipe.epochs, adapting.recipe.batch) == ("quick", 2, 4)
     assert job_files.load("screen").parse(["--results", "r"]).screening.results == "r"
@@ -73,13 +73,13 @@ def test_another_site_file_is_named_by_an_argument(folder: Path) -> None:
     assert job_files.load("screen").parse(["--site", "south.toml"]).screening.archive == "south"
 
 
-def test_the_example_has_every_key_and_is_a_site_file() -> None:
+def test_the_example_is_a_site_file_with_every_key() -> None:
     example = site.read(Path(__file__).parent.parent / "docs/site.toml")
     assert set(example) == set(site.KEYS)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         ("archive = ", "is not TOML"),
         ('archiv = "a"', "there is no key 'archiv'; keys: name, archive"),
@@ -92,14 +92,14 @@ def test_the_example_has_every_key_and_is_a_site_file() -> None:
     ],
 )
 def test_a_mistake_in_the_site_file_is_one_sentence(
-    folder: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str, sentence: str
 ) -> None:
     (folder / "site.toml").write_text(text)
     assert job_files.load("screen").main([]) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert sentence in error and error.count("\n") == 1
 
 
-def test_a_site_file_that_is_not_there_is_named(folder: Path) -> None:
+def test_a_missing_site_file_is_named(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.toml: no such file"):
         site.read(Path("nowhere.toml"))

@@ -1,4 +1,4 @@
-"""One configuration for boto3, pyarrow and deltalake: by TLS of a hospital's CA, and a proxy."""
+"""One configuration of a hospital's CA and proxy serves boto3, pyarrow and deltalake."""
 
 import os
 
@@ -27,7 +27,7 @@ def network(s3, tmp_path_factory):
 
 
 @pytest.fixture
-def told(network, monkeypatch):
+def configure(network, monkeypatch):
     """Sets the environment of a hospital's machine: its CA, its proxy, and no endpoint."""
     for name in ("REQUESTS_CA_BUNDLE", "AWS_ENDPOINT_URL", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -35,13 +35,13 @@ def told(network, monkeypatch):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 
-    def tell(**environment):
+    def set_variables(**environment):
         usual = {"AWS_CA_BUNDLE": str(network.ca), "HTTPS_PROXY": network.proxy}
         for name, value in (usual | environment).items():
             monkeypatch.setenv(name, value)
         network.asked.clear()
 
-    return tell
+    return set_variables
 
 
 def use_all(bucket):
@@ -78,20 +78,20 @@ def use_all(bucket):
     ids=["own server", "every service's", "PrivateLink", "AWS", "dualstack", "FIPS"],
 )
 def test_every_client_asks_the_same_host_through_the_proxy(
-    network, told, bucket, environment, host
+    network, configure, bucket, environment, host
 ):
-    told(**environment)
+    configure(**environment)
     use_all(bucket)
     assert set(network.asked) == {host.format(bucket=bucket)}
 
 
-def test_a_profile_says_what_variables_may_say(network, told, bucket, tmp_path, s3, monkeypatch):
+def test_a_profile_may_replace_the_variables(network, configure, bucket, tmp_path, s3, monkeypatch):
     (tmp_path / "config").write_text(
         f"[profile clinic]\nregion = eu-central-1\nca_bundle = {network.ca}\nservices = here\n"
         f"aws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n"
         f"[services here]\ns3 =\n  endpoint_url = https://{OWN_HOST}\n"
     )
-    told(AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_PROFILE="clinic")
+    configure(AWS_CONFIG_FILE=str(tmp_path / "config"), AWS_PROFILE="clinic")
     for name in ("AWS_CA_BUNDLE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     use_all(bucket)
@@ -99,26 +99,26 @@ def test_a_profile_says_what_variables_may_say(network, told, bucket, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
-def test_no_client_takes_a_proxy_for_a_host_that_is_reached_without(network, told, bucket, name):
+def test_no_client_uses_a_proxy_for_a_host_in_no_proxy(network, configure, bucket, name):
     nobody = "http://127.0.0.1:9"
     proxies = {"HTTPS_PROXY": "", name: nobody, "NO_PROXY": "127.0.0.1"}
-    told(AWS_ENDPOINT_URL=network.endpoint, **proxies)
+    configure(AWS_ENDPOINT_URL=network.endpoint, **proxies)
     use_all(bucket)
     assert not network.asked
 
 
-def test_what_is_missing_is_said_before_any_request(told, bucket, tmp_path, monkeypatch):
-    told(AWS_CA_BUNDLE=str(tmp_path / "gone.pem"))
+def test_what_is_missing_is_reported_before_any_request(configure, bucket, tmp_path, monkeypatch):
+    configure(AWS_CA_BUNDLE=str(tmp_path / "gone.pem"))
     with pytest.raises(ConfigurationError, match=r"CA bundle .*gone\.pem is not there"):
         open_place(f"s3://{bucket}")
-    told()
+    configure()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     with pytest.raises(ConfigurationError, match="no AWS credentials were found"):
         open_place(f"s3://{bucket}").arrow()
 
 
-def test_secrets_do_not_show(told, bucket, s3):
-    told(AWS_ENDPOINT_URL=f"https://{OWN_HOST}")
+def test_secrets_are_not_in_the_repr(configure, bucket, s3):
+    configure(AWS_ENDPOINT_URL=f"https://{OWN_HOST}")
     found = connection(bucket)
     assert s3.secret in found.delta().values() and s3.secret not in repr(found)
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in repr(found)

@@ -16,13 +16,13 @@ from fundus.storage.retry import Retry
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
 def place(request, tmp_path):
-    """A folder and an S3 prefix: each test holds for both."""
+    """A folder and an S3 prefix: each test runs with both."""
     if request.param == "folder":
         return open_place(str(tmp_path / "results"))
     return open_place(f"s3://{request.getfixturevalue('bucket')}/results/night")
 
 
-def test_what_was_put_is_read_with_its_etag_until_it_is_deleted(place):
+def test_an_object_is_read_with_its_etag_until_it_is_deleted(place):
     assert place.read("runs/1.json") is None
     etag = place.put("runs/1.json", b"one")
     assert place.read("runs/1.json") == (b"one", etag)
@@ -39,14 +39,14 @@ def test_the_first_writer_wins_and_the_second_is_told(place):
     assert place.put_if_absent("claim", b"mine") == etag, "its own content: it had won"
 
 
-def test_one_of_many_who_want_an_absent_name_gets_it(place):
+def test_one_of_many_writers_of_an_absent_name_wins(place):
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda n: place.put_if_absent("claim", b"%d" % n), range(8)))
     (winner,) = [number for number, etag in enumerate(won) if etag]
     assert place.read("claim") == (b"%d" % winner, won[winner])
 
 
-def test_a_content_is_replaced_only_by_who_has_seen_it(place):
+def test_an_object_is_replaced_only_by_a_writer_that_has_seen_it(place):
     first = place.put("current.json", b"1")
     second = place.put_if_match("current.json", b"2", first)
     assert second and place.read("current.json") == (b"2", second)
@@ -55,7 +55,7 @@ def test_a_content_is_replaced_only_by_who_has_seen_it(place):
     assert place.read("current.json") == (b"2", second)
 
 
-def test_of_many_who_have_seen_the_same_content_one_replaces_it(place):
+def test_one_of_many_writers_that_have_seen_an_object_replaces_it(place):
     seen = place.put("current.json", b"old")
     with ThreadPoolExecutor(8) as pool:
         won = list(
@@ -65,7 +65,7 @@ def test_of_many_who_have_seen_the_same_content_one_replaces_it(place):
     assert place.read("current.json") == (b"%d" % winner, won[winner])
 
 
-def test_names_are_listed_from_a_prefix_on_at_any_depth(place):
+def test_names_below_a_prefix_are_listed_at_any_depth(place):
     for name in ("runs/b/rows/1.parquet", "runs/a/rows/1.parquet", "current.json"):
         place.put(name, b"1")
     place.put_if_absent("claims/1", b"1")
@@ -76,7 +76,7 @@ def test_names_are_listed_from_a_prefix_on_at_any_depth(place):
     assert open_place(place.join("runs").uri).list() == place.join("runs").list()
 
 
-def test_the_age_is_what_passed_since_the_last_change(place):
+def test_the_age_is_the_time_since_the_last_change(place):
     assert place.age_s("claim") is None
     place.put("claim", b"1")
     time.sleep(2.1)
@@ -93,7 +93,7 @@ def test_pyarrow_reaches_the_same_place(place):
     assert place.read("rows/1.parquet")[0].startswith(b"PAR1")
 
 
-def test_a_name_that_leads_out_is_refused(place):
+def test_a_name_that_leads_out_of_the_place_is_refused(place):
     for name in ("../secret", "/etc/passwd", "a/../../b", ""):
         with pytest.raises(ValueError, match="not a path below"):
             place.put(name, b"1")
@@ -120,7 +120,7 @@ def test_a_winner_whose_reply_was_lost_knows_that_it_won(s3, bucket, monkeypatch
 
 
 @pytest.mark.s3
-def test_through_faults_of_every_kind_each_name_has_one_winner_who_knows_it(
+def test_despite_all_faults_each_name_has_one_winner_that_knows_that_it_won(
     s3, bucket, monkeypatch
 ):
     with FaultProxy(s3.endpoint, seed=5, share=0.05, stall_s=5) as proxy:
@@ -139,7 +139,7 @@ def test_through_faults_of_every_kind_each_name_has_one_winner_who_knows_it(
 
 
 @pytest.mark.s3
-def test_throttling_and_broken_replies_are_waited_out(s3, bucket, monkeypatch):
+def test_throttled_and_broken_requests_are_retried(s3, bucket, monkeypatch):
     plan = Fault(BUSY, "PUT", count=3), Fault(TRUNCATE, "GET", "current"), Fault(BUSY, "HEAD")
     with FaultProxy(s3.endpoint, *plan) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -160,7 +160,7 @@ def test_a_writer_that_dies_leaves_the_old_content(tmp_path, monkeypatch):
 
 
 @pytest.mark.s3
-def test_other_places_are_refused_in_a_sentence_and_secrets_not_repeated(tmp_path, s3):
+def test_other_places_are_refused_and_secrets_are_not_repeated(tmp_path, s3):
     with pytest.raises(ValueError, match="gs://: give a folder or s3://"):
         open_place("gs://bucket/results")
     with pytest.raises(ValueError, match="the bucket does not exist"):
@@ -174,24 +174,24 @@ def test_other_places_are_refused_in_a_sentence_and_secrets_not_repeated(tmp_pat
         assert "SEC" not in str(refused.value) and "AKIA" not in str(refused.value)
 
 
-def test_storage_that_honours_conditions_passes_and_keeps_no_probe(place):
+def test_storage_that_honours_conditions_passes_and_no_probe_is_left(place):
     check_conditional_writes(place)
     assert place.list() == []
 
 
 @pytest.mark.s3
 @pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
-def test_a_server_that_passes_a_condition_over_is_refused(s3, bucket, monkeypatch, header):
+def test_a_server_that_ignores_a_condition_is_refused(s3, bucket, monkeypatch, header):
     with FaultProxy(s3.endpoint, strip=(header, s3.key, s3.secret)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         with pytest.raises(ConfigurationError, match=f"does not honour {header},"):
             check_conditional_writes(open_place(f"s3://{bucket}/results"))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)  # the proxy answers no more
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)  # the proxy has stopped
     assert open_place(f"s3://{bucket}").list() == []
 
 
 @pytest.mark.s3
-def test_results_that_may_not_be_written_are_refused_in_the_same_way(s3, monkeypatch):
+def test_a_place_that_may_not_be_written_to_is_refused(s3, monkeypatch):
     for name, value in s3.stranger.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match="access to it is denied"):
@@ -200,7 +200,7 @@ def test_results_that_may_not_be_written_are_refused_in_the_same_way(s3, monkeyp
 
 @pytest.mark.s3
 def test_a_bucket_that_demands_a_checksum_gets_one_from_every_client(s3, bucket, monkeypatch):
-    """As with Object Lock. deltalake sends SHA-256; pyarrow what it sends by default."""
+    """Object Lock demands one. deltalake sends SHA-256, pyarrow its default checksum."""
     demand = "content-md5:", "x-amz-checksum-", "x-amz-trailer: x-amz-checksum-"
     with FaultProxy(s3.endpoint, demand=demand) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)

@@ -87,7 +87,7 @@ def test_discriminator_phase_learns_that_source_is_one_and_target_zero() -> None
     assert loss.item() < 0.2
 
 
-def test_each_phase_touches_its_own_network_alone() -> None:
+def test_each_phase_gives_gradients_to_its_own_network_alone() -> None:
     adapting = learner()
     (source, (pictures_trg, _)), *_ = adapting.batches(0)
     _, maps_src = adapting._source_phase(source)
@@ -130,7 +130,7 @@ def test_frozen_batch_norm_keeps_the_sources_statistics() -> None:
 
 
 @pytest.mark.parametrize("field", ["epochs", "batch", "learning_rate"])
-def test_a_recipe_of_nothing_is_refused(field: str) -> None:
+def test_a_recipe_with_a_zero_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is 0"):
         AdaptationRecipe("test", **{field: 0})  # type: ignore[arg-type]
 
@@ -164,8 +164,8 @@ def test_every_target_picture_weighs_the_same_in_the_statistics(count: int) -> N
     torch.testing.assert_close(network[0].running_mean, seen)
 
 
-def test_one_picture_says_nothing_of_a_spread_that_it_has_not() -> None:
-    """Where a layer sees one value per picture, the source's variance stays."""
+def test_a_single_value_leaves_the_variance_of_the_source() -> None:
+    """After this pooling, one picture gives one value per channel, which has no variance."""
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3))
     network[1].running_var.fill_(4)
     blend_batch_norm(network, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 1.0)

@@ -1,4 +1,4 @@
-"""Calibration makes the detector say \"none\"."""
+"""After calibration the detector finds faint discs, and none in pictures without a disc."""
 
 from dataclasses import replace
 
@@ -24,8 +24,8 @@ class Timid(nn.Module):
         return torch.where(blue, self.levels[1], self.levels[0])
 
 
-def test_calibration_makes_half_the_level_from_which_a_disc_counts() -> None:
-    """By its peak alone this detector would never find a disc."""
+def test_after_calibration_a_disc_counts_from_a_confidence_of_one_half() -> None:
+    """By its peaks alone, `Timid` would never find a disc."""
     side = 64
     rows, columns = np.mgrid[:side, :side]
     mask = torch.from_numpy(np.hypot(rows - 40, columns - 24) < 7).to(torch.uint8)

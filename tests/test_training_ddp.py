@@ -21,7 +21,7 @@ from fundus.training.adaptation import AdaptationLearner
 from fundus.training.recipes import AdaptationRecipe, Recipe
 from fundus.training.source import SourceLearner, unwrapped
 
-# Workers cannot import this file: it goes to them whole.
+# Workers cannot import this file, so it is pickled by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SIDE, BATCH = 64, 4
@@ -31,8 +31,8 @@ Wrap = Callable[[nn.Module], nn.Module]
 Gradients = dict[str, Tensor]
 
 
-def still(network: nn.Module) -> nn.Module:
-    """Statistics of batch norm and dropout stay fixed, whatever mode a step asks for."""
+def frozen(network: nn.Module) -> nn.Module:
+    """Keep the network in evaluation mode, whatever mode a step asks for."""
     network.eval()
     network.train = lambda mode=True: network  # type: ignore[method-assign, assignment]
     return network
@@ -65,15 +65,15 @@ def supervised(config: UNetConfig | DeepLabConfig, wrap: Wrap, rank: int, world:
 
 
 def detector(wrap: Wrap, rank: int, world: int) -> Gradients:
-    return supervised(UNetConfig(width=8), lambda n: wrap(still(n)), rank, world)
+    return supervised(UNetConfig(width=8), lambda n: wrap(frozen(n)), rank, world)
 
 
 def segmenter(wrap: Wrap, rank: int, world: int) -> Gradients:
-    return supervised(DeepLabConfig(aspp_channels=8), lambda n: wrap(still(n)), rank, world)
+    return supervised(DeepLabConfig(aspp_channels=8), lambda n: wrap(frozen(n)), rank, world)
 
 
 def segmenter_with_statistics(wrap: Wrap, rank: int, world: int) -> Gradients:
-    """Batch norm takes its statistics from the batch: over all workers, if all goes well."""
+    """Batch norm takes its statistics from the batches of all workers, if all goes well."""
     return supervised(DeepLabConfig(aspp_channels=8, dropout=0), wrap, rank, world)
 
 
@@ -81,7 +81,7 @@ def adversarial(wrap: Wrap, rank: int, world: int) -> Gradients:
     """The gradients of one step of both networks."""
     loop.seed_generators(0)
     pair = [
-        wrap(still(n)) for n in (build(DeepLabConfig(aspp_channels=8)), Discriminator(patch=True))
+        wrap(frozen(n)) for n in (build(DeepLabConfig(aspp_channels=8)), Discriminator(patch=True))
     ]
     source, target = (disc_crops(open_set(spec), SIDE, roi_scale=1.7) for spec in (SOURCE, TARGET))
     recipe = AdaptationRecipe("test", batch=BATCH, adversarial_weight=1.0, precision="float32")
@@ -97,7 +97,7 @@ def adversarial(wrap: Wrap, rank: int, world: int) -> Gradients:
 
 
 def worker(config: dict) -> None:
-    """One of two: its share of each step, and the gradients that all share to a file."""
+    """Take this worker's share of each step, and save the gradients, which all workers share."""
     assert torch.distributed.get_backend() == config["backend"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
@@ -111,7 +111,7 @@ STEPS = {f.__name__: f for f in (detector, segmenter, adversarial, segmenter_wit
 
 
 def compare(*steps: str, folder: Path, gpu: bool, tolerance: float) -> None:
-    """Each step by two workers of Ray Train and by this process."""
+    """Compare the gradients of two workers of Ray Train with those of this process."""
     TorchTrainer(
         worker,
         train_loop_config={

@@ -1,4 +1,4 @@
-"""Workers come and go: a training uses those that exist, and survives an announced loss."""
+"""Workers come and go: training uses those that exist, and survives an announced loss."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from fundus.training import loop
 pytestmark = pytest.mark.cluster
 
 EPOCHS, STEPS = 12, 20
-HEEDED = "this machine will be taken away: writing a checkpoint after step"
+NOTICED = "this machine will be taken away: writing a checkpoint after step"
 
 
 class Counting:
@@ -49,7 +49,7 @@ class Counting:
 
 @pytest.fixture
 def cluster() -> Iterator[tuple[Cluster, Any]]:
-    """A head with a CPU, and a second machine with another, on this one."""
+    """A cluster on this machine: a head with one CPU, and a second node with another."""
     machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         yield machines, machines.add_node(num_cpus=1)
@@ -57,37 +57,37 @@ def cluster() -> Iterator[tuple[Cluster, Any]]:
         machines.shutdown()
 
 
-def test_a_training_outlives_the_announced_end_of_a_machine(
+def test_training_survives_the_announced_loss_of_a_machine(
     cluster: tuple[Cluster, Any], tmp_path: Path
 ) -> None:
     machines, second = cluster
-    said = tmp_path / "log"
-    with said.open("w") as log:
-        # A process of its own: this one may have another Ray.
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        # A process of its own: this one may use another Ray cluster.
         training = subprocess.Popen(
             [sys.executable, __file__, machines.address, str(tmp_path)],
-            stdout=log,
+            stdout=out,
             stderr=subprocess.STDOUT,
             env=os.environ | {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"},
         )
     try:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("t/checkpoint_*")):
-            assert training.poll() is None and time.monotonic() < deadline, said.read_text()
+            assert training.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
         drain(machines.address, second.node_id)
         deadline = time.monotonic() + 60
-        while HEEDED not in said.read_text() and time.monotonic() < deadline:
+        while NOTICED not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.2)
         machines.remove_node(second, allow_graceful=False)
-        assert training.wait(timeout=240) == 0, said.read_text()
+        assert training.wait(timeout=240) == 0, log.read_text()
     finally:
         training.kill()
     found = json.loads((tmp_path / "found.json").read_text())
     assert [row["epoch"] for row in found["history"]] == list(range(1, EPOCHS + 1))
     worlds = [row["world"] for row in found["history"]]
     assert worlds[0] == 2 and worlds[-1] == 1, worlds
-    assert HEEDED in said.read_text()
+    assert NOTICED in log.read_text()
     assert found["weight"] == EPOCHS * STEPS, "steps lost or done twice"
 
 

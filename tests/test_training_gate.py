@@ -22,7 +22,7 @@ def eye(vcdr: float, centre: int = 32, radius: int = 20) -> np.ndarray:
 
 
 def crops(masks: list[np.ndarray]) -> Crops:
-    """Pictures whose red channel shows the disc and green the cup, so that `Reader` knows both."""
+    """Pictures whose red channel shows the disc and green the cup, as `Reader` expects."""
     labels = torch.from_numpy(np.stack(masks))
     blue = torch.zeros_like(labels)
     images = torch.stack([(labels >= 1) * 255, (labels == 2) * 255, blue], dim=1).to(torch.uint8)
@@ -58,15 +58,15 @@ def test_a_segmenter_that_is_as_good_on_source_and_steadier_on_target_passes() -
     assert failed(Reader(uneven=2.0), Reader()) == set()
 
 
-def test_one_that_forgot_the_cup_is_stopped() -> None:
+def test_a_segmenter_that_forgot_the_cup_is_stopped() -> None:
     assert {"source cup Dice", "plausible shapes"} <= failed(Reader(), Reader(only_disc=True))
 
 
-def test_one_that_wavers_between_turns_is_stopped() -> None:
+def test_a_segmenter_that_differs_from_turn_to_turn_is_stopped() -> None:
     assert "target consistency" in failed(Reader(), Reader(uneven=2.0))
 
 
-def test_cups_that_all_became_alike_are_stopped() -> None:
+def test_a_segmenter_that_draws_every_cup_alike_is_stopped() -> None:
     class Collapsed(Reader):
         def forward(self, pictures: Tensor) -> Tensor:
             cup = torch.from_numpy(eye(0.5, centre=34) == 2)
@@ -77,7 +77,7 @@ def test_cups_that_all_became_alike_are_stopped() -> None:
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["grew", "shrank"])
-def test_cups_that_all_grew_or_shrank_are_stopped(sign: float) -> None:
+def test_a_segmenter_that_grows_or_shrinks_every_cup_is_stopped(sign: float) -> None:
     class Other(Reader):
         def forward(self, pictures: Tensor) -> Tensor:
             maps = super().forward(pictures)
@@ -87,8 +87,8 @@ def test_cups_that_all_grew_or_shrank_are_stopped(sign: float) -> None:
     assert "mean vCDR" in failed(Reader(), Other())
 
 
-def test_pictures_that_are_no_fundus_photographs_are_stopped() -> None:
-    """Stripes and noise, in which a segmenter may see what it likes."""
+def test_a_target_without_fundus_photographs_is_stopped() -> None:
+    """Stripes and noise, in which a segmenter may see anything."""
     generator = np.random.default_rng(0)
     strange = []
     for seed in range(6):
@@ -110,9 +110,9 @@ def test_pictures_that_are_no_fundus_photographs_are_stopped() -> None:
         (eye(0.5, radius=3), False),  # a dot
     ],
 )
-def test_what_is_a_plausible_disc_and_cup(mask: np.ndarray, expected: bool) -> None:
+def test_whether_a_disc_and_cup_are_plausible(mask: np.ndarray, expected: bool) -> None:
     assert gate.plausible(mask) is expected
 
 
-def test_a_check_that_is_not_a_number_does_not_pass() -> None:
+def test_a_check_whose_value_is_nan_does_not_pass() -> None:
     assert not gate.Check("consistency", 0.9, float("nan"), 0.9).passed

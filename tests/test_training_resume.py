@@ -27,7 +27,7 @@ from fundus.training.source import Batch, SourceLearner
 ROOT = Path(__file__).parent.parent
 SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
 ALONE = os.environ | {"RAY_ADDRESS": "local"}
-"""A Ray of the training's own, whatever cluster runs on this machine meanwhile."""
+"""The training starts a Ray of its own, even if another cluster runs on this machine."""
 
 
 def source_learner() -> SourceLearner:
@@ -52,7 +52,7 @@ def adversarial_learner() -> AdaptationLearner:
 
 @pytest.mark.parametrize("make", [source_learner, adversarial_learner])
 def test_a_resumed_training_equals_an_undisturbed_one(make: type, tmp_path: Path) -> None:
-    """Networks, both optimisers, schedules and all that is drawn, through a file as in a run."""
+    """Networks, both optimisers, schedules and random states, restored from a file as in a run."""
     torch.use_deterministic_algorithms(True)
     undisturbed = make()
     run_epochs(undisturbed, 3)
@@ -81,10 +81,10 @@ def command(folder: Path, epochs: int) -> list[str]:
 
 @pytest.fixture
 def under_way(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A training of 40 epochs in its own process, running, with a checkpoint that Ray knows of.
+    """A running training of 40 epochs in its own process, with a checkpoint that Ray knows of.
 
-    It learns of one a moment after its files are there: of these tenth-of-a-second epochs a few
-    may be lost, of real ones the last at most.
+    Ray learns of a checkpoint a moment after its files exist: a few of these epochs of a tenth of a
+    second may be lost, but at most the last of real ones.
     """
     with (tmp_path / "first.log").open("wb") as out:
         running = subprocess.Popen(
@@ -100,32 +100,32 @@ def under_way(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         running.wait()
 
 
-def test_a_machine_that_is_to_go_leaves_a_checkpoint_in_the_middle_of_an_epoch(
+def test_an_announced_loss_leaves_a_checkpoint_in_the_middle_of_an_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Once, although it is asked again; what follows it does the steps that are left."""
+    """One only, even if the loss is announced again; a resumed run does the remaining steps."""
     monkeypatch.setattr(loop, "PREEMPTION_EVERY", 1)
     states: list[dict] = []
-    asked = iter([False, False, False, True, True, True])  # two steps an epoch
+    asked = iter([False, False, False, True, True, True])  # two steps per epoch
     run_epochs(source_learner(), 3, after_epoch=states.append, preempted=lambda: next(asked))
     assert [(len(s["history"]), s["step"]) for s in states] == [(1, 0), (1, 1), (2, 0), (3, 0)]
-    again, done = source_learner(), []
-    step = again.step
+    resumed, done = source_learner(), []
+    step = resumed.step
 
     def counted(batch: tuple[Batch, tuple[str, ...]]) -> dict[str, float]:
         done.append(len(batch[1]))
         return step(batch)
 
-    monkeypatch.setattr(again, "step", counted)
-    assert len(run_epochs(again, 2, state=states[1])) == 2
+    monkeypatch.setattr(resumed, "step", counted)
+    assert len(run_epochs(resumed, 2, state=states[1])) == 2
     assert done == [4]
 
 
 @pytest.mark.slow
-def test_kill_9_of_a_training_and_the_same_command_again(
+def test_the_same_command_continues_a_training_after_sigkill(
     under_way: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    """SIGKILL to everything: the second run does only what is left."""
+    """All its processes are killed; the second run does only the remaining epochs."""
     _kill(_tree(under_way.pid))
     under_way.wait()
     assert not (tmp_path / "bundle" / "bundle.json").exists(), "killed too late to show anything"
@@ -144,7 +144,7 @@ def test_kill_9_of_a_training_and_the_same_command_again(
 
 
 @pytest.mark.slow
-def test_the_death_of_a_worker_costs_at_most_the_epoch_in_progress(
+def test_the_death_of_a_worker_costs_a_few_short_epochs_at_most(
     under_way: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     workers = [pid for pid, name in _tree(under_way.pid).items() if "RayTrainWorker" in name]
@@ -158,7 +158,7 @@ def test_the_death_of_a_worker_costs_at_most_the_epoch_in_progress(
 
 
 def _tree(pid: int) -> dict[int, str]:
-    """A process and all that it started, with their command lines."""
+    """A process and all its descendants, with their command lines."""
     listed = subprocess.run(
         ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     ).stdout

@@ -1,4 +1,4 @@
-"""One network learns from several labelled sets: from discs alone, or a consensus of experts."""
+"""One network learns from several labelled sets, some of discs alone, and finds a consensus."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def gradients(label: int) -> list[float]:
     return network.levels.grad.tolist()
 
 
-def test_an_unknown_cup_pulls_nowhere_and_its_disc_as_ever() -> None:
+def test_an_unknown_cup_gives_no_gradient_and_its_disc_the_usual_one() -> None:
     disc, cup = gradients(CUP_UNKNOWN)
     rim_disc, rim_cup = gradients(1)
     assert abs(cup) < 1e-7 < abs(rim_cup)
@@ -43,7 +43,7 @@ def of_sets(**vcdr: float) -> Crops:
     return Crops(tuple(vcdr), blank, blank, np.array(list(vcdr.values())), tuple(vcdr))
 
 
-def test_each_set_has_its_offset_and_an_unknown_one_the_consensus() -> None:
+def test_each_set_has_its_offset_and_an_unknown_set_the_consensus() -> None:
     """A set that outlines the disc alone has no part in the consensus on cups."""
     conventions = Conventions(of_sets(a=0.5, b=0.5, discs=np.nan))
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_each_set_has_its_offset_and_an_unknown_one_the_consensus() -> None:
 
 
 def test_experts_who_disagree_leave_the_network_their_mean() -> None:
-    """One draws every pixel as cup, one none; the network alone must side with neither."""
+    """One draws every pixel as cup, the other none; the network alone must side with neither."""
     torch.manual_seed(0)
     network, conventions = Level(), Conventions(of_sets(large=0.9, small=0.1))
     optimiser = torch.optim.Adam([*network.parameters(), *conventions.parameters()], lr=0.1)
@@ -70,7 +70,7 @@ def test_experts_who_disagree_leave_the_network_their_mean() -> None:
     assert level + large > 0 > level + small
 
 
-def test_a_set_weighs_the_square_root_of_its_count_and_evens_out_its_own_vcdr() -> None:
+def test_sets_weigh_the_root_of_their_count_and_are_balanced_by_vcdr() -> None:
     sets = ("many",) * 16 + ("few",) * 4
     vcdr = np.array([0.45] * 12 + [0.85] * 4 + [0.45, 0.45, 0.45, 0.85])
     crops = Crops(tuple(map(str, range(20))), torch.zeros(20), torch.zeros(20), vcdr, sets)

@@ -18,7 +18,7 @@ GREY = np.full((40, 48, 3), 120, np.uint8)
 
 
 def folder(path: Path, *, junk: int) -> str:
-    """Two JPEGs, one PNG, a DICOM object of one frame and one that is named like nothing."""
+    """Two JPEGs, a PNG, two DICOM objects, one of them without a suffix, and files of text."""
     path.mkdir()
     for name in ("1.jpg", "2.jpg", "3.png"):
         Image.fromarray(GREY).save(path / name)
@@ -29,17 +29,17 @@ def folder(path: Path, *, junk: int) -> str:
     return f"folder:{path}"
 
 
-def test_dicom_and_jpeg_are_adapted_to_and_junk_is_counted(tmp_path: Path) -> None:
+def test_dicom_jpeg_and_png_are_read_and_junk_is_counted(tmp_path: Path) -> None:
     found = read_target([folder(tmp_path / "new", junk=3)], tiny_bundle(), precropped=True)
     assert len(found.crops) == 5
     [(reason, count)] = found.left_out.items()
     assert count == 3 and "text" in reason
-    [told] = found.described
-    assert (told["name"], told["count"]) == ("new", 5)
+    [described] = found.described
+    assert (described["name"], described["count"]) == ("new", 5)
     assert "5 of 8 pictures used" in str(found)
 
 
-def test_a_target_of_which_little_is_left_is_refused_with_the_reasons(tmp_path: Path) -> None:
+def test_a_target_with_few_usable_pictures_is_refused_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"5 of 11 pictures.*6: .*text"):
         read_target([folder(tmp_path / "new", junk=6)], tiny_bundle(), precropped=True)
 
@@ -51,8 +51,8 @@ def test_a_target_in_which_no_disc_is_found_is_refused_at_once(tmp_path: Path) -
         read_target([folder(tmp_path / "new", junk=0)], blind, precropped=False)
 
 
-def test_a_target_that_changed_is_another_and_its_place_does_not_matter(tmp_path: Path) -> None:
-    """The digest covers only the content: training on moved pictures resumes."""
+def test_the_digest_of_a_target_depends_on_content_and_not_on_location(tmp_path: Path) -> None:
+    """Training on pictures that were moved resumes."""
     first, moved = (folder(tmp_path / name, junk=0) for name in ("new", "moved"))
     digests = [
         read_target([spec], tiny_bundle(), precropped=True).described[0]["digest"]
@@ -64,7 +64,7 @@ def test_a_target_that_changed_is_another_and_its_place_does_not_matter(tmp_path
 
 
 def relabelled(folder: Path, kind: str) -> str:
-    """Four drawn eyes of which the masks are "true", "noise" or "unreadable", as a set's spec."""
+    """The spec of a set of four drawn eyes, whose masks are "true", "noise" or "unreadable"."""
     draw = np.random.default_rng(0)
     rows = ["set,id,image,mask,glaucoma,annotation"]
     for sample in open_set("synthetic:?camera=hospital&count=4&seed=2").samples:
@@ -80,7 +80,7 @@ def relabelled(folder: Path, kind: str) -> str:
     return f"manifest:{folder / 'manifest.csv'}"
 
 
-def test_labels_of_a_target_are_not_read(tmp_path: Path) -> None:
+def test_the_labels_of_a_target_are_not_read(tmp_path: Path) -> None:
     """True masks, noise and files that are no pictures give one and the same target."""
     first, *others = [
         read_target([relabelled(tmp_path, kind)], tiny_bundle(), precropped=True)
