@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -301,10 +302,14 @@ def test_system_files_and_folder_markers_on_s3_are_left_out(s3, bucket, fill):
 
 @pytest.mark.s3
 def test_a_listing_can_be_closed_halfway(s3, bucket, fill):
+    """It leaves no thread behind."""
     fill(*(f"{n}/{m}.jpg" for n in range(20) for m in range(5)))
+    before = set(threading.enumerate())
     found = walk(f"s3://{bucket}")
     next(found)
+    assert set(threading.enumerate()) > before
     found.close()
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.s3

@@ -232,7 +232,7 @@ time.sleep(600)
     assert gone(child)
 
 
-def test_a_hanging_child_of_a_dead_parent_is_ended_by_the_kernel(hostile):
+def test_a_hanging_child_that_nobody_ends_is_ended_by_the_kernel(hostile):
     decoder = hostile(on_bad("while True: pass") + "\nsandbox_child.GRACE_S = 1", timeout_s=1)
     decoder(png())
     link, child = decoder._child.link, decoder._child.process
