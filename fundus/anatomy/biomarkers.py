@@ -124,13 +124,17 @@ def _ray_widths(disc: np.ndarray, cup: np.ndarray, angles: np.ndarray) -> np.nda
     x, y = columns.mean() + 0.5, rows.mean() + 0.5
     reach = float(np.hypot(rows + 0.5 - y, columns + 0.5 - x).max()) + 1
     distances = (np.arange(_STEPS) + 0.5) * (reach / _STEPS)
-    ray_columns = np.floor(x + np.cos(angles)[..., None] * distances).astype(int)
-    ray_rows = np.floor(y + np.sin(angles)[..., None] * distances).astype(int)
+    # Everything outside the frame is one pixel away from it: background, as the margin is.
     height, width = disc.shape
-    in_frame = (ray_rows >= 0) & (ray_rows < height) & (ray_columns >= 0) & (ray_columns < width)
-    at = ray_rows.clip(0, height - 1), ray_columns.clip(0, width - 1)
-    radii = [
-        ((inside[at] & in_frame) * (np.arange(_STEPS) + 1)).max(axis=-1) * (reach / _STEPS)
-        for inside in (disc, cup)
-    ]
-    return radii[0] - radii[1]
+    ray_columns = np.floor(x + 1 + np.cos(angles)[..., None] * distances).clip(0, width + 1)
+    ray_rows = np.floor(y + 1 + np.sin(angles)[..., None] * distances).clip(0, height + 1)
+    labels = np.pad(disc.astype(np.uint8) + cup, 1).ravel()
+    seen = labels[(ray_rows * (width + 2) + ray_columns).astype(np.int32)]
+    disc_steps, cup_steps = (_steps_to_last(seen >= label) for label in (1, 2))
+    return (disc_steps - cup_steps) * (reach / _STEPS)
+
+
+def _steps_to_last(inside: np.ndarray) -> np.ndarray:
+    """The number of steps (last axis) up to the last that is inside; 0 if none is."""
+    after = inside[..., ::-1].argmax(axis=-1)
+    return np.where(inside.any(axis=-1), inside.shape[-1] - after, 0)

@@ -95,7 +95,8 @@ def _largest_filled(inside: np.ndarray) -> np.ndarray:
     box = np.s_[top : top + height, left : left + width]
     # A margin of one pixel connects everything outside the piece, so one fill reaches it all. The
     # fill is 4-connected: the outside of an 8-connected piece does not pass its diagonal steps.
-    outside = np.pad((pieces[box] != largest).view(np.uint8), 1, constant_values=1)
+    outside = np.ones((height + 2, width + 2), np.uint8)
+    outside[1:-1, 1:-1] = pieces[box] != largest
     cv2.floodFill(outside, None, (0, 0), 2, flags=4)
     filled = np.zeros_like(inside)
     filled[box] = outside[1:-1, 1:-1] != 2
