@@ -79,16 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--night", default=f"{datetime.now(UTC):%Y-%m-%d}", help="default: today")
     parser.add_argument("--try", dest="attempt", type=int, default=1, metavar="N")
     parser.add_argument("--follow", action="store_true", help="a night that was submitted already")
-    given, screening = parser.parse_known_args(arguments)
+    args, screening = parser.parse_known_args(arguments)
     try:
-        name = submission_id(given.night, given.attempt)
+        name = submission_id(args.night, args.attempt)
     except ValueError:
-        print(f"nightly: --night {given.night}: give a date such as 2027-01-31", file=sys.stderr)
+        print(f"nightly: --night {args.night}: give a date such as 2027-01-31", file=sys.stderr)
         return BAD_NIGHT
     try:
         client = JobSubmissionClient()
         entrypoint = shlex.join(["jobs/screen.py", *screening])
-        if not given.follow and not submit(client, name, entrypoint):
+        if not args.follow and not submit(client, name, entrypoint):
             print(f"nightly: {name} was submitted already; --follow follows it", file=sys.stderr)
             return SUBMITTED_ALREADY
         code = follow(client, name)

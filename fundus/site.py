@@ -58,18 +58,18 @@ def parse(
     parser.add_argument(
         "--site", type=Path, metavar="FILE", help=f"site file; default: {NAME}, if it exists"
     )
-    given = parser.parse_args(arguments)
-    known = read(given.site)
-    given.name = getattr(given, "name", None) or known.get("name", "")
+    args = parser.parse_args(arguments)
+    known = read(args.site)
+    args.name = getattr(args, "name", None) or known.get("name", "")
     for name in (*needed, *otherwise):
-        if getattr(given, name) is None:
-            setattr(given, name, known.get(name, otherwise.get(name)))
-    missing = [name for name in needed if getattr(given, name) is None]
+        if getattr(args, name) is None:
+            setattr(args, name, known.get(name, otherwise.get(name)))
+    missing = [name for name in needed if getattr(args, name) is None]
     if missing:
         options = ", ".join(f"--{name}" for name in missing)
-        where = given.site or NAME
+        where = args.site or NAME
         raise ConfigurationError(f"give {options}, or put {', '.join(missing)} into {where}")
-    return given
+    return args
 
 
 def read(file: Path | None = None) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[AdaptConfig, str]:
     parser.add_argument("--method", choices=METHODS, help="instead of the recipe's")
     parser.add_argument("--change", action="append", help="recipe field=value")
     workers.add_arguments(parser)
-    given = site.parse(
+    args = site.parse(
         parser,
         arguments,
         needed=("bundle", "source", "target"),
@@ -64,19 +64,19 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[AdaptConfig, str]:
         change=[],
         precropped=False,
     )
-    method = [f"method={given.method}"] if given.method else []
-    book = changed(book_named(given.recipe), ADAPTED, method + given.change)
+    method = [f"method={args.method}"] if args.method else []
+    book = changed(book_named(args.recipe), ADAPTED, method + args.change)
     config = AdaptConfig(
-        bundle=given.bundle,
-        sources=tuple(given.source),
-        targets=tuple(given.target),
-        to=given.to or given.bundle,
+        bundle=args.bundle,
+        sources=tuple(args.source),
+        targets=tuple(args.target),
+        to=args.to or args.bundle,
         recipe=book.adaptation,
-        precropped=given.precropped,
-        storage=given.storage,
-        workers=workers.workers(given),
+        precropped=args.precropped,
+        storage=args.storage,
+        workers=workers.workers(args),
     )
-    return config, given.name
+    return config, args.name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -158,8 +158,8 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument(
         "--structures", action="store_true", help="fit disc and cup thresholds, not the risk"
     )
-    given = site.parse(parser, arguments, needed=("bundle",), precropped=False)
-    return Config(given.bundle, given.set, given.specificity, given.precropped, given.structures)
+    args = site.parse(parser, arguments, needed=("bundle",), precropped=False)
+    return Config(args.bundle, args.set, args.specificity, args.precropped, args.structures)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,13 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--count", type=int, default=12, help="frames per camera")
     parser.add_argument("--bundle", type=Path, help="default: the one in the package")
-    given = parser.parse_args(arguments)
-    archive = given.to / "archive"
+    args = parser.parse_args(arguments)
+    archive = args.to / "archive"
     try:
-        bundle = bundles.load(given.bundle or bundles.default_folder())
+        bundle = bundles.load(args.bundle or bundles.default_folder())
         cameras = (synthetic.clinic(), synthetic.hospital())
-        drawn = synthetic.write_archive(archive, cameras, given.count, seed=1)
-        config = Screening(archive=str(archive), results=str(given.to / "results"))
+        drawn = synthetic.write_archive(archive, cameras, args.count, seed=1)
+        config = Screening(archive=str(archive), results=str(args.to / "results"))
         config.check(bundle)
         print(f"{len(drawn)} frames drawn in {archive}; screening starts")
         with ray_session():
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if errors:
         print(f"mean error of vCDR against the {len(errors)} drawn eyes: {np.mean(errors):.3f}")
     place, about = open_place(config.results), run.Config(summary.run_id, site="Drawn eyes")
-    bundle_place = str(given.bundle or bundles.default_folder())
+    bundle_place = str(args.bundle or bundles.default_folder())
     print(*night.lines(*night.show(place, about, bundle_place)), sep="\n")
     return 0
 

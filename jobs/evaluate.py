@@ -159,15 +159,15 @@ def parse(argv: Sequence[str] | None) -> Config:
     parser.add_argument("--detection", action="store_true", help="score only the detector")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures of each set")
-    given = site.parse(parser, argv, bundle=bundle.default_folder(), precropped=False)
+    args = site.parse(parser, argv, bundle=bundle.default_folder(), precropped=False)
     return Config(
-        bundle=given.bundle,
-        target_supervised=given.target_supervised,
-        sets=tuple(given.sets),
-        precropped=given.precropped,
-        detection=given.detection,
-        out=given.out,
-        limit=given.limit,
+        bundle=args.bundle,
+        target_supervised=args.target_supervised,
+        sets=tuple(args.sets),
+        precropped=args.precropped,
+        detection=args.detection,
+        out=args.out,
+        limit=args.limit,
     )
 
 

@@ -85,24 +85,22 @@ def parse(arguments: Sequence[str] | None = None) -> Plan:
     add("--gpu-price", type=float, default=1.22, help="per GPU node and hour")
     add("--gigabits", type=float, default=5, help="bandwidth per CPU node, gigabits per second")
     add("--start-minutes", type=float, default=START_HOURS * 60, help="until a node works")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        rates = read_rates(given.rates.read_text())
+        rates = read_rates(args.rates.read_text())
     except OSError as error:
-        raise ConfigurationError(f"{given.rates} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"{args.rates} cannot be read: {error.strerror}") from error
     gpu = None
-    if given.gpu_speed:
-        gpu = Pool(
-            given.gpu_nodes, given.gpus, given.gpu_price, given.gpu_gigabits, given.gpu_cores
-        )
+    if args.gpu_speed:
+        gpu = Pool(args.gpu_nodes, args.gpus, args.gpu_price, args.gpu_gigabits, args.gpu_cores)
     return Plan(
-        pictures=given.pictures,
-        rates=rates if given.megapixels is None else rates.at(given.megapixels),
-        cpu=Pool(given.cpu_nodes, given.cpu_cores, given.cpu_price, given.gigabits),
+        pictures=args.pictures,
+        rates=rates if args.megapixels is None else rates.at(args.megapixels),
+        cpu=Pool(args.cpu_nodes, args.cpu_cores, args.cpu_price, args.gigabits),
         gpu=gpu,
-        gpu_speed=given.gpu_speed or 1.0,
-        hours=given.hours,
-        start_hours=given.start_minutes / 60,
+        gpu_speed=args.gpu_speed or 1.0,
+        hours=args.hours,
+        start_hours=args.start_minutes / 60,
     )
 
 

@@ -88,18 +88,18 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     add("--as-reference", action="store_true", help="compare later nights with these rows")
     add("--against", metavar="URI", default="", help="compare with the results of another bundle")
     add("--version", type=int, metavar="N", help="of --against; default: the newest")
-    given = site.parse(parser, arguments, needed=("results",), bundle=str(bundles.default_folder()))
-    report = run.Config(given.run, given.pictures, given.name)
+    args = site.parse(parser, arguments, needed=("results",), bundle=str(bundles.default_folder()))
+    report = run.Config(args.run, args.pictures, args.name)
     return Config(
-        given.results,
+        args.results,
         report,
-        given.uri_map,
-        given.verdicts,
-        given.to,
-        given.bundle,
-        given.as_reference,
-        given.against,
-        given.version,
+        args.uri_map,
+        args.verdicts,
+        args.to,
+        args.bundle,
+        args.as_reference,
+        args.against,
+        args.version,
     )
 
 

@@ -104,7 +104,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     )
     add("--uri-map", type=Path, metavar="FILE", help="write the URI of each pseudonym")
     add("--dicom-seg", metavar="URI", help="write DICOM Segmentations and Structured Reports here")
-    given = site.parse(
+    args = site.parse(
         parser,
         arguments,
         needed=("archive", "results"),
@@ -115,32 +115,32 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         pseudonyms=False,
     )
     screening = Screening(
-        archive=given.archive,
-        results=given.results,
-        precropped=given.precropped,
-        limit=given.limit,
-        suffixes=tuple(given.suffix),
-        glob=given.glob,
-        modified_since=given.modified_since,
-        system_files=given.system_files,
-        gradability=given.gradability,
-        profile=given.profile,
-        retry_failed=given.retry_failed,
-        take_over=given.take_over,
-        pseudonymise_uris=given.pseudonyms,
-        uri_map=given.uri_map,
-        dicom_out=given.dicom_seg,
+        archive=args.archive,
+        results=args.results,
+        precropped=args.precropped,
+        limit=args.limit,
+        suffixes=tuple(args.suffix),
+        glob=args.glob,
+        modified_since=args.modified_since,
+        system_files=args.system_files,
+        gradability=args.gradability,
+        profile=args.profile,
+        retry_failed=args.retry_failed,
+        take_over=args.take_over,
+        pseudonymise_uris=args.pseudonyms,
+        uri_map=args.uri_map,
+        dicom_out=args.dicom_seg,
     )
-    bundle = bundles.load(given.bundle)
+    bundle = bundles.load(args.bundle)
     screening.check(bundle)
     return Config(
         screening=screening,
         bundle=bundle,
-        bundle_uri=str(given.bundle),
-        status=given.status,
-        report=given.report,
-        site=given.name,
-        max_failure_rate=given.max_failure_rate,
+        bundle_uri=str(args.bundle),
+        status=args.status,
+        report=args.report,
+        site=args.name,
+        max_failure_rate=args.max_failure_rate,
     )
 
 

@@ -47,20 +47,20 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
     parser.add_argument("--from-scratch", action="store_true", help="without ImageNet weights")
     parser.add_argument("--start", help="bundle whose segmenter training starts from")
     workers.add_arguments(parser)
-    given = site.parse(
+    args = site.parse(
         parser, arguments, needed=("source", "bundle"), storage="runs", recipe="quick"
     )
-    role = ROLES[given.network]
+    role = ROLES[args.network]
     return TrainConfig(
         role=role,
-        sources=tuple(given.source),
-        bundle=given.bundle,
-        book=changed(book_named(given.recipe), role, given.change),
-        encoder=given.encoder,
-        from_scratch=given.from_scratch,
-        start=given.start,
-        storage=given.storage,
-        workers=workers.workers(given),
+        sources=tuple(args.source),
+        bundle=args.bundle,
+        book=changed(book_named(args.recipe), role, args.change),
+        encoder=args.encoder,
+        from_scratch=args.from_scratch,
+        start=args.start,
+        storage=args.storage,
+        workers=workers.workers(args),
     )
 
 

@@ -33,7 +33,7 @@ def fit(
     return states[-1]["learner"], history
 
 
-def on_a_worker(workers: Workers, work: Callable[..., Any], *given: Any, **named: Any) -> Any:
+def on_a_worker(workers: Workers, work: Callable[..., Any], *args: Any, **named: Any) -> Any:
     """As `workers.on_a_worker`."""
-    values = [ray.get(one) if isinstance(one, ray.ObjectRef) else one for one in given]
+    values = [ray.get(one) if isinstance(one, ray.ObjectRef) else one for one in args]
     return work(*values, **named)

@@ -70,8 +70,8 @@ class RiskModel:
         """Risk of glaucoma in [0, 1]; None if the vCDR or its spread is None."""
         if vcdr is None or vcdr_sd is None:
             return None
-        given = (self.intercept, self.slope, self.vcdr_mean, self.vcdr_deviation)
-        return float(logistic(log_odds(np.array(vcdr), np.array(vcdr_sd), *given)))
+        parameters = (self.intercept, self.slope, self.vcdr_mean, self.vcdr_deviation)
+        return float(logistic(log_odds(np.array(vcdr), np.array(vcdr_sd), *parameters)))
 
     def referable(self, risk: float | None) -> bool | None:
         """Whether a risk reaches the referral threshold; None without a risk."""

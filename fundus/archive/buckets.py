@@ -130,8 +130,8 @@ def pages(bucket: str, prefix: str, retry: Retry) -> Iterator[Page]:
         more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def _page(retry: Retry, **asked: str) -> dict[str, Any]:
-    return s3.patient("list_objects_v2", retry, **asked)
+def _page(retry: Retry, **request: str) -> dict[str, Any]:
+    return s3.patient("list_objects_v2", retry, **request)
 
 
 class Pool(Generic[T]):

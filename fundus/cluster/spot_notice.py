@@ -57,12 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--node-id", help="Ray's id of the node; default: this node")
     parser.add_argument("--every", type=float, default=5, help="seconds between two requests")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     endpoint = os.environ.get(ENDPOINT, "http://169.254.169.254").rstrip("/")
     while True:
         try:
             if until := notice(endpoint):
-                drain(until, given.node_id)
+                drain(until, args.node_id)
                 return 0
         except OSError as error:
             log.warning("the metadata service does not answer: %s", error)
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.warning("the metadata service's answer cannot be read, asking again: %r", error)
         except subprocess.CalledProcessError as error:
             log.warning("Ray did not drain the node (code %d): trying again", error.returncode)
-        time.sleep(given.every)
+        time.sleep(args.every)
 
 
 def _answer(url: str, headers: dict[str, str], method: str = "GET") -> str | None:

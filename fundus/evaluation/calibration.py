@@ -183,8 +183,8 @@ def fit(eyes: Eyes) -> Coefficients:
     mean, deviation = float(eyes.vcdr.mean()), float(eyes.vcdr.std())
     signs = np.where(eyes.glaucoma, -1, 1)
 
-    def loss(given: np.ndarray) -> float:
-        intercept, standard_slope = given
+    def loss(coefficients: np.ndarray) -> float:
+        intercept, standard_slope = coefficients
         odds = log_odds(
             eyes.vcdr, eyes.vcdr_sd, intercept, standard_slope / deviation, mean, deviation
         )

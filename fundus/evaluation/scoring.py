@@ -159,15 +159,15 @@ def segment(
         coordinates; None without a ROI. The ensemble is the mean over all maps of source-only and
         adapted, if the bundle has both.
     """
-    asked = [(ROW_OF_ROLE[role], predictor, role) for role in predictor.segmenters]
+    to_score = [(ROW_OF_ROLE[role], predictor, role) for role in predictor.segmenters]
     if supervised:
-        asked.insert(0, (TARGET_SUPERVISED, supervised, SOURCE_ONLY))
+        to_score.insert(0, (TARGET_SUPERVISED, supervised, SOURCE_ONLY))
     has_ensemble = len(predictor.segmenters) > 1
     if region is None:
-        return dict.fromkeys([model for model, _, _ in asked] + [ENSEMBLE] * has_ensemble)
+        return dict.fromkeys([model for model, _, _ in to_score] + [ENSEMBLE] * has_ensemble)
     masks: dict[str, np.ndarray | None] = {}
     maps = []
-    for model, chosen, role in asked:
+    for model, chosen, role in to_score:
         crops = roi.crop(image, region, chosen.side, mirrored=True)[None]
         answers = chosen.segment(crops, networks=(role,))[0]
         masks[model] = _mask_of(answers, chosen)

@@ -69,28 +69,28 @@ def keep_to(place: Place, secret: bytes | None) -> None:
         ConfigurationError: earlier runs named objects in another way, so that every picture would
             get a second row.
     """
-    place.put_if_absent(NAME, _noted(secret))
+    place.put_if_absent(NAME, _record(secret))
     check(place, secret)
 
 
 def check(place: Place, secret: bytes | None) -> None:
     """As `keep_to`, but write nothing."""
     found = place.read(NAME)
-    if found is None or found[0] == _noted(secret):
+    if found is None or found[0] == _record(secret):
         return
-    carried, asked = json.loads(found[0])["rows"], PSEUDONYMS if secret else PLAIN
-    other = f"not {asked}" if carried != asked else "made with another key"
+    carried, wanted = json.loads(found[0])["rows"], PSEUDONYMS if secret else PLAIN
+    other = f"not {wanted}" if carried != wanted else "made with another key"
     raise ConfigurationError(
         f"the rows in {place.uri} carry {carried}, {other}, and every picture would get a second"
         " row: give another location as --results"
     )
 
 
-def _noted(secret: bytes | None) -> bytes:
-    noted = {"rows": PSEUDONYMS if secret else PLAIN}
+def _record(secret: bytes | None) -> bytes:
+    record = {"rows": PSEUDONYMS if secret else PLAIN}
     if secret:
-        noted["key"] = pseudonym("the key of this place", secret)
-    return json.dumps(noted).encode() + b"\n"
+        record["key"] = pseudonym("the key of this place", secret)
+    return json.dumps(record).encode() + b"\n"
 
 
 def write_map(file: Path, sources: Iterable[pa.RecordBatch]) -> None:

@@ -100,9 +100,9 @@ def _on_torch(network: "nn.Module", device: Any) -> Answer:
 
     @torch.inference_mode()
     def run(pictures: np.ndarray) -> np.ndarray:
-        given: Tensor = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
+        inputs: Tensor = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
         with torch.autocast(device.type, precision, enabled=on_gpu):
-            return network(to_input(given)).float().sigmoid().cpu().numpy()
+            return network(to_input(inputs)).float().sigmoid().cpu().numpy()
 
     return run
 

@@ -58,10 +58,10 @@ def write(
     Raises:
         ConfigurationError: the file is not an export of a report, or has an unknown word.
     """
-    given = _read(verdicts)
-    rows = {(one["uri"], one["frame"]): one for one in _rows(place, given)}
-    counts = Counter(one["verdict"] for one in given)
-    wanted = [one for one in given if one["verdict"] in (AGREE, DISAGREE)]
+    entries = _read(verdicts)
+    rows = {(one["uri"], one["frame"]): one for one in _rows(place, entries)}
+    counts = Counter(one["verdict"] for one in entries)
+    wanted = [one for one in entries if one["verdict"] in (AGREE, DISAGREE)]
     known = [one for one in wanted if (one["uri"], int(one["frame"])) in rows]
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -104,9 +104,9 @@ def _read(verdicts: Path) -> list[dict[str, str]]:
     return lines
 
 
-def _rows(place: Place, given: list[dict[str, str]]) -> list[dict[str, Any]]:
+def _rows(place: Place, entries: list[dict[str, str]]) -> list[dict[str, Any]]:
     """The rows that the verdicts refer to; a picture that was screened again has another row."""
-    uris, runs = ({one[name] for one in given} for name in ("uri", "run_id"))
+    uris, runs = ({one[name] for one in entries} for name in ("uri", "run_id"))
     where = pc.field("uri").isin(sorted(uris)) & pc.field("run_id").isin(sorted(runs))
     return table.read(place.uri, where=where).to_pylist()
 

@@ -152,16 +152,16 @@ def sources(uri_map: Path) -> dict[str, str]:
     return dict(zip(columns["uri"], columns["source"], strict=True))
 
 
-def _run(everything: pa.Table, asked: str | None, place: Place) -> str:
+def _run(everything: pa.Table, wanted: str | None, place: Place) -> str:
     known = set(pc.unique(everything["run_id"]).to_pylist())
-    if asked is None and known:
+    if wanted is None and known:
         return max(known)
-    if asked not in known or asked is None:
-        what = f"the run {asked}" if asked else "any run"
+    if wanted not in known or wanted is None:
+        what = f"the run {wanted}" if wanted else "any run"
         raise ConfigurationError(
             f"{place.uri} has no current row of {what}: screen first, or give another --run"
         )
-    return asked
+    return wanted
 
 
 def _pictures(

@@ -46,14 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", help="folder or s3:// URI of checkpoints; default: runs")
 
 
-def workers(given: argparse.Namespace) -> Workers:
+def workers(args: argparse.Namespace) -> Workers:
     """The workers of parsed arguments; ConfigurationError if --workers cannot be read."""
-    least, dash, most = given.workers.partition("-")
+    least, dash, most = args.workers.partition("-")
     if not (least.isdecimal() and (most.isdecimal() if dash else True)):
-        raise ConfigurationError(
-            f"--workers {given.workers}: give a number, or a range such as 1-4"
-        )
-    return Workers(int(least), int(most or least), gpu=given.gpu, cpus=given.cpus)
+        raise ConfigurationError(f"--workers {args.workers}: give a number, or a range such as 1-4")
+    return Workers(int(least), int(most or least), gpu=args.gpu, cpus=args.cpus)
 
 
 def check_room(workers: Workers, resources: Mapping[str, float]) -> None:
@@ -78,13 +76,13 @@ def check_room(workers: Workers, resources: Mapping[str, float]) -> None:
             )
 
 
-def on_a_worker(workers: Workers, work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+def on_a_worker(workers: Workers, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
     """Call `work` on a node with room for one of these workers, because a head has no free CPU.
 
     Returns its result, and raises its exceptions.
     """
     task = ray.remote(num_cpus=workers.cpus, num_gpus=int(workers.gpu))(work)
     try:
-        return ray.get(task.remote(*given, **named))
+        return ray.get(task.remote(*args, **named))
     except RayTaskError as failed:
         raise failed.cause from failed

@@ -99,8 +99,8 @@ def connection(bucket: str) -> Connection:
         if not frozen:
             raise failures.NoCredentialsError
         # Nothing is sent: a signed URL contains the host to which boto3 sends its requests.
-        asked = {"Bucket": bucket, "Key": "x"}
-        url = urlsplit(client.generate_presigned_url("get_object", Params=asked))
+        request = {"Bucket": bucket, "Key": "x"}
+        url = urlsplit(client.generate_presigned_url("get_object", Params=request))
     except failures.BotoCoreError as error:
         raise ConfigurationError(f"s3://{bucket}: {s3.meaning(error).reason}") from None
     virtual = url.netloc.startswith(f"{bucket}.") and not url.path.startswith(f"/{bucket}/")

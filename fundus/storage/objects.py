@@ -104,15 +104,15 @@ def _read_local(uri: str, etag: str, start: int, stop: int | None) -> bytes:
 def _read_s3(uri: str, etag: str, start: int, stop: int | None, retry: Retry) -> bytes:
     """Resume a body where it breaks; a condition ensures that all of it is from one object."""
     bucket, key = split_s3(uri)
-    asked = {"Bucket": bucket, "Key": key, **_unchanged(etag)}
+    request = {"Bucket": bucket, "Key": key, **_unchanged(etag)}
     got, patience = bytearray(), Patience(retry)
     while True:
         here = start + len(got)
         if here or stop is not None:
-            asked["Range"] = f"bytes={here}-{'' if stop is None else stop - 1}"
+            request["Range"] = f"bytes={here}-{'' if stop is None else stop - 1}"
         try:
-            reply = s3.once("get_object", retry, **asked)
-            if "Range" in asked:
+            reply = s3.once("get_object", retry, **request)
+            if "Range" in request:
                 _check_range(reply, here, stop)
             _bounded(len(got) + reply["ContentLength"])
             _drain(reply, got, patience)

@@ -78,8 +78,8 @@ class S3Place:
         names: list[str] = []
         more: dict[str, str] = {}
         while True:
-            asked = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
-            page = s3.patient("list_objects_v2", PATIENT, **asked, **more)
+            request = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
+            page = s3.patient("list_objects_v2", PATIENT, **request, **more)
             keys = (item["Key"] for item in page.get("Contents", []))
             names += [key.removeprefix(self.prefix) for key in keys if not key.endswith("/")]
             if not page.get("IsTruncated"):
@@ -158,9 +158,9 @@ def open_place(uri: str) -> Place:
     """
     place = place_at(uri)
     if isinstance(place, S3Place):
-        asked = {"Bucket": place.bucket, "Prefix": place.prefix}
+        request = {"Bucket": place.bucket, "Prefix": place.prefix}
         try:
-            s3.patient("list_objects_v2", PATIENT, **asked, MaxKeys=1)
+            s3.patient("list_objects_v2", PATIENT, **request, MaxKeys=1)
         except StorageFailed as failed:
             raise ConfigurationError(f"{place.uri} cannot be used: {failed.reason}") from failed
     elif place.folder.exists() and not place.folder.is_dir():

@@ -137,8 +137,8 @@ def _reply(response: Any) -> StorageFailed:
     about = response.get("ResponseMetadata", {})
     http, code = about.get("HTTPStatusCode", 0), response["Error"].get("Code", "")
     if http in PASSING_HTTP or code in PASSING_CODES:
-        asked = about.get("HTTPHeaders", {}).get("retry-after", "")
-        return Passing(f"the storage is busy or at fault ({http} {code})", _seconds(asked))
+        wait = about.get("HTTPHeaders", {}).get("retry-after", "")
+        return Passing(f"the storage is busy or at fault ({http} {code})", _seconds(wait))
     sentence = CODES.get(code) or MEANINGS.get(http, "the storage refuses")
     return Refused(f"{sentence} ({code})" if code and not code.isdigit() else sentence, http)
 

@@ -399,13 +399,13 @@ def _start(config: TrainConfig) -> Bundle:
 
 def _started(folder: Path | str, recipe: Recipe) -> list[dict[str, Tensor]]:
     """The weights of each member of a bundle's source-only segmenter."""
-    given = bundles.load(folder).networks.get(SOURCE_ONLY)
-    if given is None or given.config != _config_of(recipe):
+    start = bundles.load(folder).networks.get(SOURCE_ONLY)
+    if start is None or start.config != _config_of(recipe):
         raise BundleError(
             f"--start {folder}: it has no segmenter of the recipe's architecture and number of"
             " members; give another bundle or recipe"
         )
-    return [member.state_dict() for member in networks.members(given.build())]
+    return [member.state_dict() for member in networks.members(start.build())]
 
 
 def first_weights(recipe: Recipe, config: TrainConfig) -> dict[str, Tensor]:
