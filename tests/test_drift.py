@@ -53,6 +53,14 @@ def test_another_cameras_night_raises_an_alarm_with_the_day_and_the_command():
     assert drift.command.startswith("python jobs/adapt.py --bundle runs/mine ")
 
 
+def test_other_eyes_in_like_pictures_are_reported_without_advice_to_adapt():
+    drift = nights.look(
+        pa.concat_tables([two_weeks(), rows(60, 99, vcdr=0.8)]), NIGHT, bundle="runs/mine"
+    )
+    assert drift.alarm and "vCDR" in drift.sentence
+    assert not drift.command and "adapt" not in drift.sentence
+
+
 def test_unchanged_nights_alarm_no_more_often_than_stated():
     before = two_weeks()
     alarms = [

@@ -29,6 +29,8 @@ WORDS = {
     "vcdr_sd": "spread of vCDR",
 }
 """Names of columns for people; other names are plain words already."""
+OF_EYES = ("vcdr", "vcdr_sd")
+"""Features that other patients change as well as another camera: alone they do not say "adapt"."""
 METHOD = (
     "Two-sample Kolmogorov-Smirnov tests, for statuses Fisher's exact tests, corrected together by"
     f" Holm's method: at most {ALPHA:.0%} of unchanged nights raise an alarm if pictures are"
@@ -43,7 +45,7 @@ class Drift:
     sentence: str
     """For the summary, the terminal and the report."""
     command: str
-    """The command that adapts to the change; empty if nothing changed."""
+    """The command that adapts to the change; empty if the pictures did not change."""
     differences: tuple[Difference, ...]
 
     @property
@@ -178,16 +180,23 @@ def _summarised(found: list[Difference], run_id: str, bundle: str) -> Drift:
     if not alarms:
         against = " and ".join(dict.fromkeys(one.against for one in found))
         return Drift(f"The pictures are like those of {against}.", "", tuple(found))
+    if all(one.feature in OF_EYES for one in alarms):
+        sentence = (
+            f"The pictures look alike, but the eyes differ: other patients? {_about(alarms)}."
+        )
+        return Drift(sentence, "", tuple(found))
     changed = [one for one in alarms if one.against != "the bundle's source"]
-    worst = max(alarms, key=lambda one: one.distance)
-    names = ", ".join(dict.fromkeys(WORDS.get(one.feature, one.feature) for one in alarms))
     start = f"The pictures changed on {day}" if changed else "The pictures are not the source's"
-    sentence = (
-        f"{start}: adapt. {worst.camera[0].upper()}{worst.camera[1:]}, against {worst.against},"
-        f" differs in {names}."
-    )
+    sentence = f"{start}: adapt. {_about(alarms)}."
     command = (
         f"python jobs/adapt.py --bundle {bundle} --source LABELLED_SET"
         " --target folder:PICTURES_OF_THE_NEW_CAMERA --to runs/adapted"
     )
     return Drift(sentence, command, tuple(found))
+
+
+def _about(alarms: list[Difference]) -> str:
+    worst = max(alarms, key=lambda one: one.distance)
+    names = ", ".join(dict.fromkeys(WORDS.get(one.feature, one.feature) for one in alarms))
+    camera = worst.camera[0].upper() + worst.camera[1:]
+    return f"{camera}, against {worst.against}, differs in {names}"
