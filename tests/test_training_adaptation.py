@@ -1,6 +1,7 @@
 """The adversarial step does what the paper describes; the opposite would fail these tests."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fundus.models.networks import DeepLab, DeepLabConfig, Discriminator, to_inp
 from fundus.models.thresholds import Thresholds
 from fundus.training.adaptation import AdaptationLearner, blend_batch_norm, freeze_batch_norm
 from fundus.training.loop import run_epochs
-from fundus.training.recipes import AdaptationRecipe, quick
+from fundus.training.recipes import METHODS, AdaptationRecipe, quick
 
 
 def crops(count: int, brightness: int) -> Crops:
@@ -135,21 +136,25 @@ def test_a_recipe_with_a_zero_is_refused(field: str) -> None:
         AdaptationRecipe("test", **{field: 0})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("count", [1, 2, 16, 17, 33])
-def test_the_default_recipe_adapts_to_any_number_of_pictures(count: int) -> None:
-    """Self-training with blended batch norm: a slice of one leftover picture once crashed."""
+def test_the_default_recipe_adapts_to_any_number_of_pictures(
+    count: int, method: Literal["output-adversarial", "self-training"]
+) -> None:
+    """With blended batch norm: a slice of one leftover picture once crashed."""
     torch.manual_seed(0)
     adapting = AdaptationLearner(
         DeepLab(DeepLabConfig(aspp_channels=8)),
         Discriminator(patch=True),
-        replace(quick().adaptation, epochs=1, precision="float32"),
+        replace(quick().adaptation, method=method, epochs=1, precision="float32"),
         crops(16, 255),
         crops(4, 255),
         crops(count, 60),
         thresholds=Thresholds(),
     )
     [row] = run_epochs(adapting, 1)
-    assert np.isfinite([row["loss_seg_src"], row["loss_seg_trg"]]).all()
+    target_loss = {"output-adversarial": "loss_adv_trg", "self-training": "loss_seg_trg"}[method]
+    assert np.isfinite([row["loss_seg_src"], row[target_loss]]).all()
     weights = adapting.average.module.state_dict().values()
     assert all(torch.isfinite(value.float()).all() for value in weights)
 

@@ -207,7 +207,7 @@ def quick() -> RecipeBook:
         ),
         adaptation=AdaptationRecipe(
             "quick",
-            method="self-training",
+            method="output-adversarial",
             epochs=2,
             batch=16,
             learning_rate=2e-4,
