@@ -129,8 +129,8 @@ def test_adaptation_survives_the_loss_of_an_autoscaled_node(bundle: Path) -> Non
     words += ("--source", "synthetic:?camera=clinic&count=16&seed=1")
     words += ("--target", "synthetic:?camera=hospital&count=16&seed=2", "--precropped")
     words += ("--workers", "1-2", "--change", "epochs=6", "--change", "batch=4")
-    # Epochs of some seconds: Ray Train learns of a checkpoint up to two seconds after it is written,
-    # and begins anew if the node is lost before.
+    # Epochs of some seconds: Ray Train learns of a checkpoint up to two seconds after it was
+    # written, and begins anew if the node is lost before.
     words += ("--change", "draws=256")
     with clusters.head(pools=TRAINING, idle_minutes=1) as head:
         settings = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20", "FUNDUS_GROWS_TO": "CPU=2"}
