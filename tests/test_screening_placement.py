@@ -16,7 +16,7 @@ MACHINES = [
 
 def actors(found: Placement) -> list[tuple[dict, int, int]]:
     """The arguments and the least and most actors of each pool."""
-    pools = [found.read, found.measure]
+    pools = [pool for pool in (found.read, found.measure) if pool]
     return [(pool, pool["compute"].min_size, pool["compute"].max_size) for pool in pools]
 
 
@@ -41,6 +41,7 @@ def test_one_node_alone_can_go_on_when_all_others_are_lost(node: int) -> None:
 @pytest.mark.parametrize("gpus", [1, 2, 40])
 def test_measuring_goes_to_gpus_and_fills_them(gpus: int) -> None:
     found = placement({"CPU": 16 * gpus, "GPU": gpus})
+    assert found.measure
     assert 1 / found.measure["num_gpus"] == int(1 / found.measure["num_gpus"])
     widest = sum(pool.get("num_gpus", 0) * most for pool, _, most in actors(found))
     assert widest == gpus
@@ -49,14 +50,17 @@ def test_measuring_goes_to_gpus_and_fills_them(gpus: int) -> None:
 
 def test_every_stage_is_an_actor() -> None:
     """A task on a host whose link was cut held up a run for seven minutes."""
-    found = placement({"CPU": 8})
+    found = placement({"CPU": 8, "GPU": 1})
+    assert found.measure
     for kwargs in (found.read, found.measure, found.light):
         assert kwargs["compute"].min_size == 1
 
 
-def test_without_gpus_no_stage_asks_for_one() -> None:
-    found = placement({"CPU": 8})
-    assert not any("num_gpus" in pool for pool, _, _ in actors(found))
+@pytest.mark.parametrize(("cpus", "readers"), [(1, 1), (2, 2), (4, 4), (64, 58)])
+def test_without_gpus_each_cpu_reads_and_measures(cpus: int, readers: int) -> None:
+    found = placement({"CPU": cpus})
+    assert found.measure is None and "num_gpus" not in found.read
+    assert found.read["compute"].max_size == found.readers == readers
 
 
 def test_claims_are_whole_where_there_is_room() -> None:
@@ -72,7 +76,7 @@ def test_bounds_follow_the_largest_size_of_the_cluster(monkeypatch: pytest.Monke
     monkeypatch.setenv("FUNDUS_GROWS_TO", "CPU=128 GPU=4 reader=2")
     assert reachable() == {"CPU": 128, "GPU": 4, "memory": 5, "reader": 2}
     found = placement(reachable())
-    assert found.measure["compute"].max_size == 16
+    assert found.measure and found.measure["compute"].max_size == 16
     assert found.read["resources"].keys() == {"reader"}
     assert not any("resources" in stage for stage in (found.measure, found.light))
 
@@ -91,6 +95,7 @@ def test_no_block_is_dropped_and_the_order_is_free() -> None:
 
 def test_the_processes_of_all_stages_get_the_requested_environment() -> None:
     assert "runtime_env" not in placement({"CPU": 4}).read
-    found = placement({"CPU": 4}, {"FUNDUS_RUN_ID": "x"})
+    found = placement({"CPU": 8, "GPU": 1}, {"FUNDUS_RUN_ID": "x"})
+    assert found.measure
     for kwargs in (found.read, found.measure, found.light):
         assert kwargs["runtime_env"] == {"env_vars": {"FUNDUS_RUN_ID": "x"}}

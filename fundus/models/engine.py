@@ -113,7 +113,7 @@ def _on_openvino(topology: bytes, weights: bytes, *, exact: bool) -> Answer:
     core = Core()
     # Without pinning: two processes that pin themselves to the first core would share it.
     settings: dict[str, Any] = {
-        "INFERENCE_NUM_THREADS": _threads(),
+        "INFERENCE_NUM_THREADS": threads(),
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
     }
@@ -132,7 +132,7 @@ def _on_openvino(topology: bytes, weights: bytes, *, exact: bool) -> Answer:
     return run
 
 
-def _threads() -> int:
+def threads() -> int:
     """Threads that Ray or the user allows this process; else one per core that it may use."""
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     return int(allowed) if allowed.isdigit() and int(allowed) else len(os.sched_getaffinity(0))

@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 
 ROWS_PER_TASK, MOST_TASKS = 16, 4096
 """Objects per reading task: few enough to spread them, more if there would be too many tasks."""
-CROPS_PER_BATCH = 4
-"""Eyes whose maps are in memory at once in one process."""
 LEAST_ROWS, MOST_ROWS, FILES = 64, 2048, 256
 """Rows per file, which are lost per writer if the run is killed, and files per round: few files for
 readers, soon written."""
@@ -270,20 +268,24 @@ def _rows(
         attempts=tried,
     )
     locate = partial(models.Locate, precropped=config.precropped)
-    crops = objects.map_batches(
-        stages.Crops,
-        fn_constructor_args=(networks.reading, tried, read, locate),
-        # A whole task at once: some objects are fetched while others are decoded.
-        batch_size=None,
-        **where.read,
-    )
     measure = light.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out))
-    measured = crops.map_batches(
-        stages.Rows,
-        fn_constructor_args=(networks.measuring, tried, models.Segment, measure),
-        batch_size=CROPS_PER_BATCH,
-        **where.measure,
-    )
+    crops = (networks.reading, tried, read, locate)
+    rows = (networks.measuring, tried, models.Segment, measure)
+    # A whole reading task at once: some objects are fetched while others are decoded.
+    if where.measure is None:
+        both = (partial(stages.Crops, *crops), partial(stages.Rows, *rows))
+        measured = objects.map_batches(
+            stages.CropsAndRows, fn_constructor_args=both, batch_size=None, **where.read
+        )
+    else:
+        measured = objects.map_batches(
+            stages.Crops, fn_constructor_args=crops, batch_size=None, **where.read
+        ).map_batches(
+            stages.Rows,
+            fn_constructor_args=rows,
+            batch_size=stages.CROPS_PER_BATCH,
+            **where.measure,
+        )
     if config.dicom_out:
         measured = measured.map_batches(
             dicom.WriteObjects,

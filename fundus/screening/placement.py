@@ -18,9 +18,8 @@ HEAVY, BESIDE_A_GPU, LIGHT = 1.0, 0.5, 0.2
 """CPUs that an actor, an actor on a GPU, and a light actor use while they work."""
 SPARE = 0.9
 """Share of the CPUs that all actors and two light ones may claim together."""
-READ, MEASURE = 0.5, 0.4
-"""Most actors per CPU without GPUs, roughly by each stage's share of the time per picture with the
-bundle in the package (benchmarks/stages.py). The rest is for light actors."""
+READ = 0.9
+"""Readers per CPU without GPUs, rounded up. On large machines the rest is for light actors."""
 READ_FOR_GPUS = 0.7
 """Most readers per CPU that the measuring actors leave free, with GPUs."""
 GPU_SHARE, MEASURE_PER_GPU = 0.25, 4
@@ -44,9 +43,10 @@ class Placement:
     """Arguments of Ray Data for each stage, without the batch size."""
 
     read: Kwargs
-    """Fetch, decode, assess gradability, find the disc, crop."""
-    measure: Kwargs
-    """Segment and measure; on GPUs if there are any."""
+    """Fetch, decode, assess gradability, find the disc, crop; without GPUs also segment and
+    measure, so that each CPU is busy whatever the share of each stage."""
+    measure: Kwargs | None
+    """Segment and measure on GPUs; None if there are none."""
     light: Kwargs
     """Stages without a network. Actors also here: Ray notices within a minute that an actor's node
     is cut off, but waits up to seven minutes for the answer of a task there."""
@@ -63,8 +63,8 @@ def placement(
 
     Readers run on nodes with the resource `READER`, if there are any, so that CPUs on GPU nodes are
     free for measuring. All actors and two light ones fit at once on any machine, so that nothing
-    waits for ever. Without GPUs one actor of each stage also fits on the smallest node: if it is
-    the last one left, the run continues there.
+    waits for ever. Without GPUs one reader and two light actors also fit on the smallest node: if
+    it is the last one left, the run continues there.
 
     Args:
         resources: CPU, GPU, memory and `READER` of `fundus.runtime.resources.reachable`.
@@ -73,22 +73,22 @@ def placement(
     """
     cpus = max(1, int(resources.get("CPU", 0)))
     gpus = int(resources.get("GPU", 0))
+    measurers = MEASURE_PER_GPU * gpus
     if gpus:
-        measurers, each, share = MEASURE_PER_GPU * gpus, BESIDE_A_GPU, GPU_SHARE
-        readers = int(READ_FOR_GPUS * (cpus - each * measurers))
+        readers = max(1, int(READ_FOR_GPUS * (cpus - BESIDE_A_GPU * measurers)))
     else:
-        readers, measurers, each, share = int(READ * cpus), int(MEASURE * cpus), HEAVY, 0.0
-    readers, measurers = max(1, readers), max(1, measurers)
-    widest = HEAVY * readers + each * measurers + 2 * LIGHT
+        readers = math.ceil(READ * cpus)
+    widest = HEAVY * readers + BESIDE_A_GPU * measurers + 2 * LIGHT
     shrink = min(1.0, SPARE * cpus / widest)
     if not gpus:
-        shrink = min(shrink, SPARE * node_cpus / (2 * HEAVY + 2 * LIGHT))
+        shrink = min(shrink, SPARE * node_cpus / (HEAVY + 2 * LIGHT))
     memory = min(READ_MEMORY, int(resources.get("memory", 0) / (2 * readers)))
     there = {"resources": {READER: PER_READER}} if resources.get(READER) else {}
     shared = {"runtime_env": {"env_vars": dict(environment)}} if environment else {}
+    beside = {"num_cpus": BESIDE_A_GPU * shrink, "num_gpus": GPU_SHARE}
     return Placement(
         read=_actors(readers, num_cpus=HEAVY * shrink, memory=memory) | there | shared,
-        measure=_actors(measurers, num_cpus=each * shrink, num_gpus=share) | shared,
+        measure=_actors(measurers, **beside) | shared if gpus else None,
         light=_actors(max(1, readers // READERS_PER_LIGHT), num_cpus=LIGHT * shrink) | shared,
         readers=readers,
     )

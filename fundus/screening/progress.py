@@ -16,10 +16,9 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from fundus.archive.entries import Entry
 
 EVERY_S = 10.0
-STAGES = ("cropped", "measured")
-"""State of a picture after each of the stages with actors, in order."""
-ACTORS = ("(Crops)", "(Rows)")
-"""Ray's names of these stages, which contain their classes."""
+STATES = {"(Crops)": "cropped", "(Rows)": "measured", "(CropsAndRows)": "measured"}
+"""State of a picture after each stage of `fundus.screening.stages`, in order. Ray's name of a stage
+contains its class in parentheses."""
 
 Show = Callable[[str], None]
 
@@ -86,7 +85,11 @@ class Progress:
             left = max(0, self.objects - rows) / pace
             parts.append(f"{pace:.2f} per second, {duration(left)} left")
         stages = self.stages + self.round
-        parts += [f"{count:,} {name}" for name in STAGES if (count := stages[name])]
+        parts += [
+            f"{count:,} {name}"
+            for name in dict.fromkeys(STATES.values())
+            if (count := stages[name])
+        ]
         counted = ", ".join(f"{count:,} {status}" for status, count in self.statuses.most_common())
         return ", ".join(parts) + (f": {counted}" if counted else "")
 
@@ -115,11 +118,10 @@ class Steps(ExecutionCallback):
         """
         if _followed is None:
             return
-        chain = getattr(executor, "_topology", None) or ()
-        actors = [one for one in chain if any(name in one.name for name in ACTORS)]
-        if len(actors) == len(STAGES):
-            for name, operator in zip(STAGES, actors, strict=True):
-                _followed.round[name] = operator.metrics.row_outputs_taken
+        for operator in getattr(executor, "_topology", None) or ():
+            for stage, state in STATES.items():
+                if stage in operator.name:
+                    _followed.round[state] = operator.metrics.row_outputs_taken
         _followed.tell()
 
 
