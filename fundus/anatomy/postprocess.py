@@ -87,17 +87,21 @@ def oval(inside: np.ndarray) -> np.ndarray:
 
 def _largest_filled(inside: np.ndarray) -> np.ndarray:
     """The largest 8-connected piece of an HW bool picture, holes filled: HW bool."""
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8))
-    if count < 2:
-        return inside
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    left, top, width, height = stats[largest, : cv2.CC_STAT_AREA]
-    box = np.s_[top : top + height, left : left + width]
-    # A margin of one pixel connects everything outside the piece, so one fill reaches it all. The
-    # fill is 4-connected: the outside of an 8-connected piece does not pass its diagonal steps.
-    outside = np.ones((height + 2, width + 2), np.uint8)
-    outside[1:-1, 1:-1] = pieces[box] != largest
-    cv2.floodFill(outside, None, (0, 0), 2, flags=4)
-    filled = np.zeros_like(inside)
-    filled[box] = outside[1:-1, 1:-1] != 2
-    return filled
+    outlines = _outlines(inside)
+    if len(outlines) > 1:
+        _, pieces, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8))
+        outlines = _outlines(pieces == 1 + stats[1:, cv2.CC_STAT_AREA].argmax())
+    filled = np.zeros(inside.shape, np.uint8)
+    cv2.drawContours(filled, outlines, -1, 1, cv2.FILLED)
+    return filled.view(bool)
+
+
+def _outlines(inside: np.ndarray) -> list[np.ndarray]:
+    """The outer border of each 8-connected piece, also of pieces in a hole of another.
+
+    Tracing is ten times as fast as labelling each pixel, and nearly all masks are one piece.
+    """
+    borders, levels = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if levels is None:  # nothing is inside
+        return []
+    return [border for border, level in zip(borders, levels[0], strict=True) if level[3] < 0]

@@ -37,7 +37,7 @@ def are_two(image: np.ndarray, seen: fov.Exposure | None = None) -> bool:
     """
     seen = seen or fov.exposure(image)
     small, region = seen.small, seen.region
-    if _regions(fov.lit(small)) > 1:
+    if _regions(seen.bright) > 1:
         return True
     if region is None:
         return False
@@ -74,9 +74,10 @@ def waist(shape: np.ndarray) -> float:
 
 def seam(inside: np.ndarray) -> float:
     """The step across the middle column of HWC uint8, relative to the median of those beside it."""
-    steps = abs(np.diff(inside.astype(np.int16), axis=1)).mean(axis=(0, 2))
-    middle = len(steps) // 2
+    middle = (inside.shape[1] - 1) // 2
     if middle < 20:
         return 0.0
-    beside = np.r_[steps[middle - 15 : middle - 3], steps[middle + 4 : middle + 16]]
-    return float(steps[middle - 3 : middle + 4].max() / (np.median(beside) + 0.5))
+    near = inside[:, middle - 15 : middle + 17].astype(np.int16)
+    steps = abs(np.diff(near, axis=1)).mean(axis=(0, 2))
+    beside = np.r_[steps[:12], steps[19:]]
+    return float(steps[12:19].max() / (np.median(beside) + 0.5))

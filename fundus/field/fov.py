@@ -30,7 +30,9 @@ class Exposure:
     """The exposed part of a frame, found once for all that need it."""
 
     small: np.ndarray
-    """The frame as `reduced` returns it."""
+    """The frame, its longer side reduced to `WORKING_SIDE`, never enlarged."""
+    bright: np.ndarray
+    """The pixels of `small` that are brighter than a border can be, HW bool."""
     region: np.ndarray | None
     """The exposed pixels of `small`, HW bool; None if nothing is exposed."""
     field: FieldOfView | None
@@ -55,28 +57,23 @@ def exposure(image: np.ndarray) -> Exposure:
     visible border, or the border is not a circle, the circle spans the longer side of the region.
     """
     height, width = image.shape[:2]
-    small = reduced(image)
-    region = exposed(small)
-    if region is None:
-        return Exposure(small, None, None)
-    circle = None if region.mean() > FULL_AREA else _fit(_free_border(region))
-    x, y, radius = circle or _span(region)
-    across, down = width / small.shape[1], height / small.shape[0]
-    enlarged = max(height, width) / max(small.shape[:2])
-    return Exposure(small, region, FieldOfView(x * across, y * down, radius * enlarged))
-
-
-def reduced(image: np.ndarray) -> np.ndarray:
-    """The frame reduced to `WORKING_SIDE`, never enlarged."""
-    height, width = image.shape[:2]
     scale = min(1.0, WORKING_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    # Not by halving first: that blurs the seam of two pictures (fundus.field.fields).
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    bright = _lit(small)
+    region = _largest(bright)
+    if region is None:
+        return Exposure(small, bright, None, None)
+    circle = None if region.mean() > FULL_AREA else _fit(_free_border(region))
+    x, y, radius = circle or _span(region)
+    across, down = width / size[0], height / size[1]
+    enlarged = max(height, width) / max(size)
+    return Exposure(small, bright, region, FieldOfView(x * across, y * down, radius * enlarged))
 
 
-def exposed(image: np.ndarray) -> np.ndarray | None:
-    """The largest region brighter than the border, with holes filled, HW bool; None if tiny."""
-    bright = lit(image)
+def _largest(bright: np.ndarray) -> np.ndarray | None:
+    """The largest region of HW bool, with holes filled, HW bool; None if it is tiny."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(bright.astype(np.uint8))
     if count < 2:
         return None
@@ -91,7 +88,7 @@ def exposed(image: np.ndarray) -> np.ndarray | None:
     return filled.astype(bool)
 
 
-def lit(image: np.ndarray) -> np.ndarray:
+def _lit(image: np.ndarray) -> np.ndarray:
     """The pixels that are brighter than a border can be, HW bool."""
     red, green, blue = cv2.split(image)  # NumPy's maximum over an axis of three is slow
     light = cv2.GaussianBlur(cv2.max(cv2.max(red, green), blue), (0, 0), 1.5)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from fundus.field.fov import FULL_AREA, Exposure, FieldOfView, exposure
+from fundus.field.halving import halved
 
 SIDE = 512
 """Diameter of the field, in pixels, to which frames are scaled before they are measured."""
@@ -136,8 +137,9 @@ def assess(
 
 
 def _of_frame(pixels: np.ndarray, field: FieldOfView) -> dict[str, float]:
+    near, factor = halved(pixels, 2 * field.radius, SIDE)
     scale = SIDE / (2 * field.radius)
-    small = _resized(pixels, scale)
+    small = _resized(near, factor * scale)
     rows, columns = np.ogrid[: small.shape[0], : small.shape[1]]
     across, down = columns + 0.5 - field.x * scale, rows + 0.5 - field.y * scale
     inside = across**2 + down**2 < (RIM * SIDE / 2) ** 2
@@ -149,7 +151,8 @@ def _of_frame(pixels: np.ndarray, field: FieldOfView) -> dict[str, float]:
 
 
 def _of_crop(pixels: np.ndarray) -> dict[str, float]:
-    small = _resized(pixels, CROP_SIDE / max(pixels.shape[:2]))
+    near, _ = halved(pixels, max(pixels.shape[:2]), CROP_SIDE)
+    small = _resized(near, CROP_SIDE / max(near.shape[:2]))
     return _of_region(small, np.ones(small.shape[:2], bool))
 
 
@@ -161,7 +164,7 @@ def _of_region(image: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     faintest = np.minimum(np.minimum(red, green), blue)
     green_HW = image[..., 1].astype(np.float32)
     fine = cv2.GaussianBlur(green_HW, (0, 0), 1.5) - cv2.GaussianBlur(green_HW, (0, 0), 3)
-    contrast = float((fine / (cv2.GaussianBlur(green_HW, (0, 0), 12) + 8))[inside].std())
+    contrast = float((fine / (_blurred_widely(green_HW) + 8))[inside].std())
     return {
         "brightness": float(np.percentile(brightest, 95)),
         "lit": float(((brightest >= 25) & (faintest <= 245)).mean()),
@@ -171,6 +174,13 @@ def _of_region(image: np.ndarray, inside: np.ndarray) -> dict[str, float]:
         "redness": float(((red >= green - 4) & (green >= blue - 12)).mean()),
         **{name: float(one.mean()) for name, one in zip(COLOUR, (red, green, blue), strict=True)},
     }
+
+
+def _blurred_widely(image: np.ndarray) -> np.ndarray:
+    """HW float32 blurred by a standard deviation of 12 pixels, at a quarter of its size."""
+    quarter = [max(1, side // 4) for side in image.shape[::-1]]
+    small = cv2.resize(image, quarter, interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), 3), image.shape[::-1])
 
 
 def _resized(pixels: np.ndarray, scale: float) -> np.ndarray:

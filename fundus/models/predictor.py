@@ -6,6 +6,7 @@ It needs no torch, unless the networks run on a GPU.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 from fundus.anatomy.labels import disc_of
 from fundus.field import fov, roi
 from fundus.field.fov import FieldOfView
+from fundus.field.halving import halved
 from fundus.field.roi import Roi
 from fundus.models import convert
 from fundus.models.bundle import (
@@ -121,7 +123,8 @@ class Predictor:
         if field is None:
             return Detection(0.0, None)
         square = roi.of_field(field)
-        crop = roi.crop(image, square, side)
+        near, factor = halved(image, square.size, side)
+        crop = roi.crop(near, square.times(1 / factor), side)
         disc = self._members(DETECTOR)[0](_planes(crop[None]))[0, 0]
         return locate(
             disc,
@@ -182,10 +185,11 @@ class Predictor:
         if missing or not roles:
             raise BundleError(f"the bundle has no {missing[0] if missing else 'segmenter'}")
         pictures, maps = _planes(crops), []
+        turned_once = cache(partial(turned, pictures))
         for role in roles:
             for member, answer in enumerate(self._members(role)):
                 which = seen_by(self.profile, member)
-                maps.append(turned_back(answer(turned(pictures, which)), which))
+                maps.append(turned_back(answer(turned_once(which)), which))
         return np.concatenate(maps, axis=1)
 
     def glance(self, crop: np.ndarray) -> np.ndarray:
