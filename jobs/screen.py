@@ -31,7 +31,6 @@ from fundus.errors import ConfigurationError, full_disk_explained
 from fundus.ledger.claim import ClaimHeld
 from fundus.models import bundle as bundles
 from fundus.models.turns import PROFILES
-from fundus.report import night, run
 from fundus.runtime.session import ray_session
 from fundus.screening import pipeline, report, status
 from fundus.screening.settings import GRADABILITY, Screening
@@ -166,9 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(report.readable(summary))
     if config.report and summary.rows:
-        place, uri_map = open_place(config.screening.results), config.screening.uri_map
-        about = run.Config(summary.run_id, site=config.site)
-        print(*night.lines(*night.show(place, about, config.bundle_uri, uri_map)), sep="\n")
+        print(*_write_report(config, summary.run_id), sep="\n")
     if summary.exit_code:
         print(
             f"screen: {summary.failure_rate:.1%} of the rows failed, more than the"
@@ -176,6 +173,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
     return summary.exit_code
+
+
+def _write_report(config: Config, run_id: str) -> list[str]:
+    """Write the report of a run; return lines for the terminal."""
+    from fundus.report import night, run  # most of a second, which the first rows need not wait for
+
+    place, uri_map = open_place(config.screening.results), config.screening.uri_map
+    about = run.Config(run_id, site=config.site)
+    return night.lines(*night.show(place, about, config.bundle_uri, uri_map))
 
 
 def _moment(text: str) -> datetime:
