@@ -1,18 +1,18 @@
 #!/usr/bin/env python
 """`make bench`: measure the speed of the whole screening, as ratios within one run.
 
-    python benchmarks/bench.py --data DATA [--rounds 5] [--frames 200] [--before FOLDER]
+    python benchmarks/bench.py --data DATA [--rounds 5] [--frames 400] [--before FOLDER]
 
-Screens real frames of DATA's manifest with `jobs/screen.py` in its own process: first 40 frames,
-then `--frames`. The difference of the two times gives the time per frame after start-up; the rest
-of the shorter run is start-up. In each round all variants take turns, and all figures are medians
-over the rounds:
+Screens real frames of DATA's manifest with `jobs/screen.py` in its own process: first 100 frames,
+then `--frames`. The difference of the two times gives the time per frame after start-up. In each
+round all variants take turns, and all figures are medians over the rounds:
 
 (a) the chain against its bare stages: `benchmarks/stages.py` in one process per core
 (b) both profiles against `benchmarks/plain.py`, the script that a user would write
 (c) each stage's share of the bare time
 (d) one core against all (Ray sees one, and the process is bound to one)
-(g) start-up, and the whole job of 40 frames when the graphs of the bundle are rebuilt
+(g) seconds from the start of the process until the first row is stored, and until the end of a job
+    of 4 frames; and both when the graphs of the bundle are rebuilt
 
 With --before, a folder with an older checkout of the repository, its `jobs/screen.py` is measured
 too. (e), memory against the size of the archive, is `benchmarks/memory.py`; (f), the networks
@@ -35,7 +35,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
-FEW = 40
+FEW, FIRST = 100, 4
 STAGES = ("read", "locate", "crop", "segment", "measure")
 
 
@@ -74,6 +74,13 @@ def job(
     return time.monotonic() - start
 
 
+def first_row(results: Path, started: float) -> float:
+    """Return the seconds from `started` (Unix time) to the first stored row of the latest job."""
+    latest = max(results.glob("[0-9]*"), key=lambda one: int(one.name))
+    files = (latest / "rows").glob("[!_]*/*.parquet")
+    return min(file.stat().st_mtime for file in files) - started
+
+
 def plain(archive: Path, folder: Path, limit: int) -> float:
     """Return the seconds per frame of the user's script, without its start-up."""
     command = [sys.executable, str(ROOT / "benchmarks" / "plain.py"), str(archive)]
@@ -97,17 +104,17 @@ def bare(archive: Path, profile: str, limit: int) -> dict[str, float]:
     return {name: statistics.mean(report[name] for report in reports) for name in STAGES}
 
 
-def slope(run: Callable[[int], float], frames: int) -> tuple[float, float]:
-    """Return the seconds per frame after start-up, and those of the job with FEW frames."""
+def slope(run: Callable[[int], float], frames: int) -> float:
+    """Return the seconds per frame after start-up."""
     few, many = run(FEW), run(frames)
-    return (many - few) / (frames - FEW), few
+    return (many - few) / (frames - FEW)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--before", type=Path, metavar="FOLDER", help="an older checkout")
     args = parser.parse_args(arguments)
     if args.frames <= 2 * FEW:
@@ -133,17 +140,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in range(args.rounds):
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             shutil.rmtree(folder / "cache", ignore_errors=True)
-            record("start-up, graphs rebuilt", screen("exact")(FEW))
+            for name in ("graphs rebuilt", "graphs in the cache"):
+                started = time.time()
+                record(f"job of {FIRST}, {name}", screen("exact")(FIRST))
+                record(f"first row, {name}", first_row(folder, started))
             for profile in shares:
-                per_frame, few = slope(screen(profile), args.frames)
-                record(profile, per_frame)
-                record(f"start-up, {profile}", few - FEW * per_frame)
+                record(profile, slope(screen(profile), args.frames))
                 shares[profile].append(bare(archive, profile, 40))
                 record(f"bare {profile}", sum(shares[profile][-1].values()) / CORES)
-            record("one core", slope(screen("exact", cores=1), args.frames // 2)[0])
+            record("one core", slope(screen("exact", cores=1), args.frames // 2))
             record("plain", plain(archive, folder, 20))
             if args.before:
-                record("before", slope(screen("exact", args.before.resolve()), args.frames)[0])
+                record("before", slope(screen("exact", args.before.resolve()), args.frames // 2))
     medians = {name: statistics.median(seconds) for name, seconds in rounds.items()}
     print(f"{args.frames} frames, {CORES} cores, medians of {args.rounds} rounds")
     for profile, measured in shares.items():
@@ -156,9 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.before:
             print(f"    {profile}: {medians['before'] / frame:.1f} times as fast as before")
     print(f"(d) all cores: {medians['one core'] / medians['exact']:.2f} times as fast as one")
-    started, rebuilt = medians["start-up, exact"], medians["start-up, graphs rebuilt"]
-    print(f"(g) start-up {started:.1f} s; with {FEW} frames and rebuilt graphs {rebuilt:.1f} s")
-    print("seconds per frame: " + ", ".join(f"{name} {s:.3f}" for name, s in medians.items()))
+    for name in ("graphs in the cache", "graphs rebuilt"):
+        first, last = medians[f"first row, {name}"], medians[f"job of {FIRST}, {name}"]
+        print(f"(g) {name}: first row after {first:.1f} s, end of {FIRST} frames {last:.1f} s")
+    print("seconds: " + ", ".join(f"{name} {s:.3f}" for name, s in medians.items()))
     return 0
 
 

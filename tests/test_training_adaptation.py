@@ -105,7 +105,7 @@ def test_a_step_names_its_losses_and_weight_zero_is_the_control() -> None:
     heads = []
     for weight in (0.0, 0.0, 1.0):
         adapting = learner(adversarial_weight=weight)
-        losses = adapting.step(next(adapting.batches(0)))
+        losses = adapting.step(next(iter(adapting.batches(0))))
         assert set(losses) == {"loss_seg_src", "loss_adv_trg", "loss_dis"}
         heads.append(adapting.segmenter.decoder[-1].weight)
     assert torch.equal(heads[0], heads[1])

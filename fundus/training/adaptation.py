@@ -16,7 +16,7 @@ self-training (mean teacher):
    in each epoch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
 from typing import Any
 
@@ -30,6 +30,7 @@ from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.models import losses
 from fundus.models.thresholds import Thresholds
+from fundus.training.loading import loaded
 from fundus.training.recipes import AdaptationRecipe
 from fundus.training.source import (
     Batch,
@@ -106,7 +107,7 @@ class AdaptationLearner:
         drawn = self.recipe.draws or len(self.train)
         return batches.steps_per_epoch(drawn, self.recipe.batch, self.world)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
+    def batches(self, epoch: int) -> Iterable[tuple[Batch, Batch]]:
         """Augmented source and target batches of one epoch; the target repeats as needed.
 
         The labels of the target are the teacher's in self-training, and blank otherwise.
@@ -124,12 +125,16 @@ class AdaptationLearner:
             **ranked,
         )
         target = self._target_indices(len(seen), epoch)
-        for indices in source:
-            src, trg = self.train.take(indices), seen.take(next(target))
-            yield (
+
+        def augmented(pair: tuple[np.ndarray, np.ndarray]) -> tuple[Batch, Batch]:
+            src, trg = self.train.take(pair[0]), seen.take(pair[1])
+            return (
                 augment.apply(self.transform, src.images, src.masks),
                 augment.apply(self.transform_trg, trg.images, trg.masks),
             )
+
+        pairs = list(zip(source, target, strict=False))  # the target goes on without end
+        return loaded(pairs, augmented, self.seed, epoch, self.rank)
 
     def step(self, batch: tuple[Batch, Batch]) -> dict[str, float]:
         """Run the three phases on one batch; return their named losses."""

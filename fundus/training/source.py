@@ -1,6 +1,6 @@
 """Supervised training on the labelled source: one step, shared with adaptation, and its learner."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from fundus.datasets.batches import Crops
 from fundus.models import losses
 from fundus.models.networks import to_input
 from fundus.models.turns import turns
+from fundus.training.loading import loaded
 from fundus.training.recipes import AdaptationRecipe, Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -92,6 +93,8 @@ class SourceLearner:
         rank, world: this worker's number, and the number of workers.
     """
 
+    loss_name = "loss_seg_src"
+
     def __init__(
         self,
         network: nn.Module,
@@ -128,10 +131,10 @@ class SourceLearner:
         drawn = self.recipe.draws or len(self.train)
         return batches.steps_per_epoch(drawn, self.recipe.batch, self.world)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+    def batches(self, epoch: int) -> Iterable[tuple[Batch, tuple[str, ...]]]:
         """This rank's augmented batches of one epoch, and the data set of each picture."""
         weights = source_weights(self.train, self.recipe.balance_vcdr, self.recipe.balance_sets)
-        for indices in batches.batches(
+        drawn = batches.batches(
             weights,
             self.recipe.batch,
             seed=self.recipe.seed,
@@ -139,25 +142,31 @@ class SourceLearner:
             rank=self.rank,
             world=self.world,
             draws=self.recipe.draws,
-        ):
-            chosen = self.train.take(indices)
-            yield augment.apply(self.transform, chosen.images, chosen.masks), chosen.sets
+        )
+        return loaded(list(drawn), self.augmented, self.seed, epoch, self.rank)
+
+    def augmented(self, indices: np.ndarray) -> tuple[Batch, tuple[str, ...]]:
+        """The pictures at these indices, augmented, and the data set of each."""
+        chosen = self.train.take(indices)
+        return augment.apply(self.transform, chosen.images, chosen.masks), chosen.sets
 
     def step(self, batch: tuple[Batch, tuple[str, ...]]) -> dict[str, float]:
         """Take one optimiser step; return its named loss."""
         self.network.train()
-        recipe = self.recipe
-        pictures, sets = batch
-        offsets = self.conventions(sets) if self.conventions else None
-        loss, _ = source_step(
-            self.network, pictures, recipe.precision, recipe.cross_entropy, offsets
-        )
+        loss = self.loss(*batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
         self.schedule.step()
         self.average.update_parameters(unwrapped(self.network))
-        return {"loss_seg_src": loss.item()}
+        return {self.loss_name: loss.item()}
+
+    def loss(self, batch: Batch, sets: tuple[str, ...]) -> Tensor:
+        """The scalar loss of augmented pictures with their labels, and their data sets."""
+        recipe = self.recipe
+        offsets = self.conventions(sets) if self.conventions else None
+        loss, _ = source_step(self.network, batch, recipe.precision, recipe.cross_entropy, offsets)
+        return loss
 
     def validate(self) -> dict[str, float]:
         """Dice on the source's held-back pictures, disc and (for two maps) cup."""
