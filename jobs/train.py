@@ -1,9 +1,14 @@
 #!/usr/bin/env python
-"""Train a bundle's detector or segmenter on a labelled source.
+"""Train a bundle's detector or segmenter on a labelled source, or distil a student from it.
 
     python jobs/train.py segmenter --source "refuge:data/REFUGE?split=train" --bundle runs/mine
     python jobs/train.py detector --source "refuge:data/REFUGE?split=train" --bundle runs/mine
     ray job submit --working-dir . -- jobs/train.py segmenter --recipe paper --workers 4 --gpu ...
+    python jobs/train.py student --source "refuge:data/REFUGE?split=train" --bundle runs/mine
+
+A student is one network that learns the answers of the bundle's whole segmenter. `jobs/screen.py
+--profile fast` uses it. It needs no labels: those of --source only place the disc, and --unlabelled
+takes any disc crops.
 
 With a site file (docs/site.toml), arguments that it holds may be left out.
 
@@ -21,17 +26,18 @@ from pathlib import Path
 
 from fundus import site
 from fundus.errors import ConfigurationError, full_disk_explained
-from fundus.models.bundle import DETECTOR, SOURCE_ONLY
+from fundus.models.bundle import DETECTOR, SOURCE_ONLY, STUDENT
 from fundus.runtime import workers
 from fundus.runtime.resources import reachable
 from fundus.runtime.session import ray_session
 from fundus.training.recipes import BOOKS, book_named, changed
 from fundus.training.runs import TrainConfig, save_summary, train
+from fundus.training.student import StudentConfig, distil
 
-ROLES = {"detector": DETECTOR, "segmenter": SOURCE_ONLY}
+ROLES = {"detector": DETECTOR, "segmenter": SOURCE_ONLY, "student": STUDENT}
 
 
-def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
+def parse(arguments: Sequence[str] | None = None) -> TrainConfig | StudentConfig:
     """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n")[0],
@@ -40,6 +46,9 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
     )
     parser.add_argument("network", choices=ROLES)
     parser.add_argument("--source", action="append", help="layout:path?key=value")
+    parser.add_argument(
+        "--unlabelled", action="append", default=[], help="for a student: disc crops without labels"
+    )
     parser.add_argument("--bundle", help="folder or s3:// URI of the bundle")
     parser.add_argument("--recipe", help=f"{', '.join(BOOKS)}; default: quick")
     parser.add_argument("--change", action="append", default=[], help="recipe field=value")
@@ -51,11 +60,28 @@ def parse(arguments: Sequence[str] | None = None) -> TrainConfig:
         parser, arguments, needed=("source", "bundle"), storage="runs", recipe="quick"
     )
     role = ROLES[args.network]
+    book = changed(book_named(args.recipe), role, args.change)
+    if role == STUDENT:
+        if args.encoder or args.from_scratch or args.start:
+            raise ConfigurationError(
+                "a student starts from the bundle's segmenter: leave out --encoder, --from-scratch"
+                " and --start"
+            )
+        return StudentConfig(
+            bundle=args.bundle,
+            sources=tuple(args.source),
+            unlabelled=tuple(args.unlabelled),
+            recipe=book.segmenter,
+            storage=args.storage,
+            workers=workers.workers(args),
+        )
+    if args.unlabelled:
+        raise ConfigurationError("--unlabelled is for a student: give labelled sets with --source")
     return TrainConfig(
         role=role,
         sources=tuple(args.source),
         bundle=args.bundle,
-        book=changed(book_named(args.recipe), role, args.change),
+        book=book,
         encoder=args.encoder,
         from_scratch=args.from_scratch,
         start=args.start,
@@ -70,7 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = parse(arguments)
         with full_disk_explained(), ray_session(level=logging.INFO, dashboard=True):
             workers.check_room(config.workers, reachable())
-            name, bundle, history = train(config)
+            if isinstance(config, StudentConfig):
+                name, bundle, history = distil(config)
+            else:
+                name, bundle, history = train(config)
     except ConfigurationError as error:
         print(f"train: {error}", file=sys.stderr)
         return 2

@@ -1,8 +1,10 @@
 """jobs/train.py: several seeds as one segmenter, and training that starts from another bundle."""
 
+import csv
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_jobs_adapt import job, summary_of
@@ -10,8 +12,18 @@ from training_here import train_here
 
 from fundus.models import bundle as bundles
 from fundus.models import networks
-from fundus.models.bundle import SOURCE_ONLY, Bundle, Network
+from fundus.models.bundle import (
+    ADAPTED,
+    DETECTOR,
+    SOURCE_ONLY,
+    STUDENT,
+    Bundle,
+    Network,
+    Preprocessing,
+)
 from fundus.models.networks import DeepLabConfig, EnsembleConfig
+from fundus.models.predictor import Predictor, ready
+from fundus.models.turns import PROFILES
 from fundus.training.runs import first_weights, members_of
 
 SOURCE = "synthetic:?camera=clinic&count=8&seed=1"
@@ -54,6 +66,40 @@ def test_each_member_starts_from_its_own_seed(tmp_path: Path) -> None:
     args = importlib.import_module("jobs.train").parse(words(tmp_path, "b", "--from-scratch"))
     starts = [first_weights(one, args) for one in members_of(args.book.segmenter)]
     assert not torch.allclose(*(weights["decoder.6.weight"] for weights in starts))
+
+
+def test_a_student_learns_the_answers_of_the_segmenter_and_screens_alone(
+    ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_here(monkeypatch)
+    pair = EnsembleConfig(DeepLabConfig(aspp_channels=8), 2)
+    whole = Network(pair, networks.build(pair).state_dict())
+    sizes = Preprocessing(roi_side=32)
+    bundles.save(Bundle({SOURCE_ONLY: whole}, preprocessing=sizes), tmp_path / "b")
+    words = ["student", "--source", SOURCE, "--unlabelled", "synthetic:?camera=handheld&count=4"]
+    words += ["--bundle", str(tmp_path / "b"), "--storage", str(tmp_path / "runs")]
+    changes = ("epochs=8", "batch=4", "augmentation=moderate")
+    words += [word for change in changes for word in ("--change", change)]
+    assert job("train").main(words) == 0
+    bundle = bundles.load(tmp_path / "b")
+    student = bundle.networks[STUDENT]
+    assert student.config == pair.member and [d["count"] for d in student.data] == [8, 4]
+    assert student.recipe["imitates"] == {SOURCE_ONLY: whole.digest}
+    rows = list(csv.DictReader((tmp_path / "b" / "student.curves.csv").open()))
+    assert float(rows[-1]["loss_student"]) < float(rows[0]["loss_student"])
+    crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
+    exact, fast = (Predictor(ready(bundle, gpu=False, profile=p)) for p in PROFILES)
+    assert exact.segmenters == (SOURCE_ONLY,) and fast.segmenters == (STUDENT,)
+    assert exact.segment(crops).shape[1] == 16 and fast.segment(crops).shape[1] == 2
+
+
+def test_a_student_goes_when_the_segmenter_that_it_imitates_changes() -> None:
+    one = Network(DeepLabConfig(aspp_channels=8), {})
+    bundle = Bundle({DETECTOR: one, SOURCE_ONLY: one, ADAPTED: one, STUDENT: one})
+    assert STUDENT not in bundle.with_network(SOURCE_ONLY, one).networks
+    assert STUDENT not in bundle.with_network(ADAPTED, one).networks
+    assert STUDENT not in bundle.without(ADAPTED).networks
+    assert STUDENT in bundle.with_network(DETECTOR, one).networks
 
 
 def test_a_start_from_another_architecture_is_refused(

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from fundus.runtime.workers import Workers
-from fundus.training import loop, runs
+from fundus.training import loop, runs, student
 
 
 def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,8 @@ def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray.train, "get_context", lambda: alone)
     monkeypatch.setattr(loop, "synchronised", lambda network: network)
     monkeypatch.setattr(loop, "fit", fit)
-    monkeypatch.setattr(runs, "on_a_worker", on_a_worker)
+    for module in (runs, student):
+        monkeypatch.setattr(module, "on_a_worker", on_a_worker)
 
 
 def fit(

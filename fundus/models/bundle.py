@@ -5,6 +5,7 @@
     detector.safetensors        one file of weights per network
     source_only.safetensors
     adapted.safetensors
+    student.safetensors         one network that imitates the segmenter, for the profile `fast`
 
 Weights are safetensors: nothing is unpickled. The digest is the SHA-256 of the content of
 `bundle.json`, which includes the SHA-256 of every weights file. A bundle with an altered byte in
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1
-DETECTOR, SOURCE_ONLY, ADAPTED = ROLES = ("detector", "source_only", "adapted")
+DETECTOR, SOURCE_ONLY, ADAPTED, STUDENT = ROLES = ("detector", "source_only", "adapted", "student")
 LICENCE = "Apache-2.0 code; weights for research use, not a medical device"
 
 
@@ -128,12 +129,12 @@ class Bundle:
     """Networks by role, with their preprocessing, thresholds and risk model."""
 
     networks: dict[str, Network]
-    """By role: detector, source_only, adapted."""
+    """By role: detector, source_only, adapted, student."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     thresholds: Thresholds = field(default_factory=Thresholds)
     licence: str = LICENCE
     risk: RiskModel | None = None
-    """Fitted to measures of these networks: `with_network` and `without` remove it."""
+    """Fitted to measures of the segmenters: it goes when one of them changes."""
 
     def __post_init__(self) -> None:
         unknown = set(self.networks) - set(ROLES)
@@ -162,14 +163,21 @@ class Bundle:
         return _digest({name: manifest[name] for name in names})
 
     def with_network(self, role: str, network: Network) -> "Bundle":
-        """The bundle with one network added or replaced, and without a risk model."""
-        return replace(self, networks=self.networks | {role: network}, risk=None)
+        """The bundle with one network added or replaced.
+
+        The risk model was fitted to, and the student imitates, the segmenters that were there: with
+        another network than a student both are removed.
+        """
+        if role == STUDENT:
+            return replace(self, networks=self.networks | {role: network})
+        kept = {k: v for k, v in self.networks.items() if k != STUDENT or role == DETECTOR}
+        return replace(self, networks=kept | {role: network}, risk=None)
 
     def without(self, role: str) -> "Bundle":
-        """The bundle without one network and its risk model; unchanged without that network."""
+        """The bundle without one network, the student and the risk model; unchanged without it."""
         if role not in self.networks:
             return self
-        left = {k: v for k, v in self.networks.items() if k != role}
+        left = {k: v for k, v in self.networks.items() if k not in (role, STUDENT)}
         return replace(self, networks=left, risk=None)
 
     def trained_on(self, digest: str) -> dict[str, str]:

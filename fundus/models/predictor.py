@@ -22,6 +22,7 @@ from fundus.models.bundle import (
     ADAPTED,
     DETECTOR,
     SOURCE_ONLY,
+    STUDENT,
     Bundle,
     BundleError,
     Network,
@@ -74,15 +75,19 @@ class Ready:
 def ready(bundle: Bundle, *, gpu: bool, profile: Profile = "exact") -> Ready:
     """Prepare a bundle for processes with a GPU, or without one.
 
-    On a CPU, only the segmenters of `fast` may compute in bfloat16: the ROI is that of `exact`.
+    With `fast` a student takes the place of the segmenters that it imitates. On a CPU, only the
+    segmenters of `fast` may compute in bfloat16: the ROI of a frame is that of `exact`.
     """
+    fast = profile == "fast" and STUDENT in bundle.networks
+    left_out = (SOURCE_ONLY, ADAPTED) if fast else (STUDENT,)
 
     def engine(role: str, network: Network) -> Engine:
         if gpu:
             return Weights(network)
         return convert.on_cpu(network, exact=profile == "exact" or role == DETECTOR)
 
-    engines = {role: engine(role, network) for role, network in bundle.networks.items()}
+    used = {role: one for role, one in bundle.networks.items() if role not in left_out}
+    engines = {role: engine(role, network) for role, network in used.items()}
     return Ready(engines, bundle.preprocessing, bundle.thresholds, profile)
 
 
@@ -103,7 +108,8 @@ class Predictor:
         self.thresholds = networks.thresholds
         self.profile = networks.profile
         self.side = networks.preprocessing.roi_side
-        self.segmenters = tuple(r for r in (SOURCE_ONLY, ADAPTED) if r in self.engines)
+        segmenters = (SOURCE_ONLY, ADAPTED, STUDENT)
+        self.segmenters = tuple(role for role in segmenters if role in self.engines)
         self._loaded: dict[str, list[Answer]] = {}
 
     def detect(self, image: np.ndarray, field: FieldOfView | None = None) -> Detection:

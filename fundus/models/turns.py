@@ -35,7 +35,7 @@ def seen_by(profile: Profile, member: int) -> tuple[int, ...]:
     """The turns, as indices of `turns`, in which one network of a segmenter sees a picture.
 
     With `exact` every network sees all 8. With `fast` each sees 2, a rotation of its own and the
-    mirror image of that rotation, so that four networks see all 8 together.
+    mirror image of that rotation: four networks see all 8 together, a student the upright two.
     """
     if profile == "exact":
         return tuple(range(TTA))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fundus.augmentation.augment import NAMED as AUGMENTATIONS
 from fundus.errors import ConfigurationError
-from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, Preprocessing
+from fundus.models.bundle import ADAPTED, DETECTOR, SOURCE_ONLY, STUDENT, Preprocessing
 from fundus.models.networks import DeepLabConfig, NetworkConfig, UNetConfig
 from fundus.models.thresholds import Thresholds
 
@@ -263,7 +263,7 @@ def changed(book: RecipeBook, role: str, changes: Sequence[str]) -> RecipeBook:
 
     Args:
         book: the recipe book.
-        role: `detector`, `source_only` or `adapted`.
+        role: `detector`, `source_only` or `adapted`; a `student` has the recipe of the segmenter.
         changes: the values are JSON or plain words: `epochs=30`, `balance_vcdr=true`,
             `augmentation=strong`, `network.aspp_channels=256`. A changed `side` changes the
             preprocessing too.
@@ -275,6 +275,7 @@ def changed(book: RecipeBook, role: str, changes: Sequence[str]) -> RecipeBook:
         DETECTOR: ("detector", "detector_side"),
         SOURCE_ONLY: ("segmenter", "roi_side"),
         ADAPTED: ("adaptation", ""),
+        STUDENT: ("segmenter", "roi_side"),
     }[role]
     for change in changes:
         name, equals, text = change.partition("=")
