@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scored import spread
 
 from fundus.anatomy import biomarkers, scores
 from fundus.anatomy.labels import cup_of, disc_of
@@ -170,13 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predictor = Predictor(bundles.load(args.bundle))
     for name in args.set:
         samples = open_set(f"manifest:{args.data}/manifest.csv?set={name}").samples
-        chosen = np.unique(np.linspace(0, len(samples) - 1, args.eyes).astype(int))
         found: list[Result] = []
-        for number in chosen:
+        for number in spread(range(len(samples)), args.eyes):
             sample = samples[number]
             mask = sample.read_mask()
             if mask is not None and disc_of(mask).any():
-                found += results(sample.id, sample.read_image(), mask, predictor, int(number))
+                found += results(sample.id, sample.read_image(), mask, predictor, number)
         print(f"\n{name}", *table(found), sep="\n", flush=True)
     return 0
 

@@ -1,4 +1,7 @@
-"""Scores of one eye against an expert's mask, shared by the accuracy benchmarks."""
+"""Choice and scores of eyes against experts' masks, shared by the accuracy benchmarks."""
+
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -8,6 +11,7 @@ from fundus.field import roi
 from fundus.field.roi import Roi
 from fundus.models.thresholds import Thresholds
 
+T = TypeVar("T")
 Score = tuple[float, float, float, float]
 """Dice of the disc and of the cup, vCDR, and its error; NaN where undefined."""
 
@@ -28,3 +32,20 @@ def score(maps: np.ndarray, where: Roi, mask: np.ndarray, thresholds: Thresholds
         for ratio in (biomarkers.vcdr(drawn), biomarkers.vcdr(mask))
     )
     return disc, cup, found, found - true
+
+
+def spread(samples: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` samples, spread evenly over all."""
+    chosen = np.unique(np.linspace(0, len(samples) - 1, most).astype(int))
+    return [samples[i] for i in chosen]
+
+
+def summary(found: Sequence[Score]) -> str:
+    """Return the mean Dice of disc and cup, and the mean absolute error of the vCDR."""
+    disc, cup, _, error = np.array(found).T
+    return f"{disc.mean():.4f} / {cup.mean():.4f}, {np.nanmean(np.abs(error)):.4f}"
+
+
+def ratios(found: Sequence[Score]) -> np.ndarray:
+    """Return the vCDR of each eye; NaN where undefined."""
+    return np.array(found).T[2]

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scored import Score, score
+from scored import Score, ratios, score, spread, summary
 
 from fundus.datasets.public import open_set
 from fundus.decoding.picture import contents
@@ -56,12 +56,10 @@ def of_set(name: str, data: Path, eyes: int, predictor: Predictor) -> str:
     """Return one line of figures for a set."""
     labelled = open_set(f"manifest:{data / 'manifest.csv'}?set={name}")
     samples = [sample for sample in labelled.samples if sample.masks]
-    chosen = np.unique(np.linspace(0, len(samples) - 1, eyes).astype(int))
     least = predictor.preprocessing.least_side(precropped=False)
     rows: dict[str, list[Score]] = {way: [] for way in WAYS}
-    ratios, unlike, first = [], 0, ""
-    for i in chosen:
-        sample = samples[i]
+    faster, unlike, first = [], 0, ""
+    for sample in spread(samples, eyes):
         content, mask = sample.image.read_bytes(), sample.read_mask()
         assert mask is not None
         cup = "cup" in sample.structures
@@ -81,18 +79,14 @@ def of_set(name: str, data: Path, eyes: int, predictor: Predictor) -> str:
             rows[way].append((disc, cups, vcdr, error) if cup else (disc, np.nan, vcdr, np.nan))
         height, width = found.size
         first = first or f"{sample.image.suffix}, {width} x {height}, 1/{found.shrink}"
-        ratios.append(seconds["whole"] / seconds["working"])
+        faster.append(seconds["whole"] / seconds["working"])
         unlike += len(set(refusals)) > 1
-    columns = {way: np.array(some).T for way, some in rows.items()}
-    figures = [
-        f"{way} {disc.mean():.4f} / {cups.mean():.4f}, {np.abs(error[error == error]).mean():.4f}"
-        for way, (disc, cups, _, error) in columns.items()
-    ]
-    difference = columns["working"][2] - columns["whole"][2]
+    figures = "; ".join(f"{way} {summary(some)}" for way, some in rows.items())
+    difference = ratios(rows["working"]) - ratios(rows["whole"])
     return (
-        f"{name} ({first}), {len(ratios)} eyes: disc / cup Dice, vCDR MAE: {'; '.join(figures)};"
+        f"{name} ({first}), {len(faster)} eyes: disc / cup Dice, vCDR MAE: {figures};"
         f" vCDRs {np.nanmean(np.abs(difference)):.4f} apart ({np.nanmean(difference):+.4f});"
-        f" {unlike} refused in one form only; {statistics.median(ratios):.1f} times as fast"
+        f" {unlike} refused in one form only; {statistics.median(faster):.1f} times as fast"
     )
 
 
