@@ -309,6 +309,7 @@ def test_a_wrong_row_is_named(table: str, reason: str, tmp_path: Path) -> None:
         ("origa:x?split", "key=value"),
         ("synthetic:?camera=phone", "clinic, hospital, handheld"),
         ("synthetic:?count=none", "count=none"),
+        ("manifest:.?set=refuge", "is a folder: give the table in it"),
     ],
 )
 def test_a_wrong_line_is_refused_with_the_valid_choices(spec: str, reason: str) -> None:

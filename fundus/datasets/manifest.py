@@ -69,6 +69,10 @@ def read_folder(path: Path) -> list[Sample]:
 
 def _wanted(path: Path, wanted: Mapping[str, str]) -> list[tuple[int, dict[str, str]]]:
     """The rows with all wanted values, and their numbers from 1."""
+    if path.is_dir():
+        raise ConfigurationError(
+            f"{path} is a folder: give the table in it, such as {path}/manifest.csv"
+        )
     rows = _rows(existing(path))
     for column in wanted:
         if rows and column not in rows[0]:
