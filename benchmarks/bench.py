@@ -60,7 +60,8 @@ def job(
     """Return the seconds of one screening, from the start of its process to its end."""
     command = [sys.executable, str(code / "jobs" / "screen.py"), "--archive", str(archive)]
     command += ["--results", str(results / f"{time.monotonic_ns()}"), "--limit", str(limit)]
-    command += ["--bundle", str(ROOT / "fundus" / "bundles" / "default"), "--no-report", *options]
+    # An older checkout may not read a newer bundle, so each uses its own.
+    command += ["--bundle", str(code / "fundus" / "bundles" / "default"), "--no-report", *options]
     # Ray counts the cores of the machine, not those that the process may use.
     environment = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
     environment["RAY_OVERRIDE_RESOURCES"] = json.dumps({"CPU": cores})

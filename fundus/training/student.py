@@ -1,8 +1,8 @@
 """Distillation: one network learns to answer in one pass as a whole segmenter does in many.
 
-The teacher is every network of a bundle's segmenter, in all eight turns together. It sees the same augmented
-pictures as the student (Beyer et al., Knowledge distillation: a good teacher is patient and
-consistent, CVPR 2022), so no label is needed.
+The teacher is every network of a bundle's segmenter, together in all eight turns. It sees the same
+augmented pictures as the student (Beyer et al., Knowledge distillation: a good teacher is patient
+and consistent, CVPR 2022), so no label is needed.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,8 +23,8 @@ from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.public import anchored
 from fundus.errors import ConfigurationError
-from fundus.models import bundle as bundles
 from fundus.models import architectures, losses, networks
+from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY, STUDENT, Bundle, BundleError, Network
 from fundus.models.predictor import Predictor, ready
 from fundus.models.turns import TTA, Profile
