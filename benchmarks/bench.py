@@ -33,6 +33,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fundus.models import bundle as bundles
+from fundus.models.bundle import STUDENT
+
 ROOT = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
 FEW, FIRST = 100, 4
@@ -55,13 +58,18 @@ def fill(folder: Path, data: Path, count: int) -> None:
 
 
 def job(
-    code: Path, archive: Path, results: Path, limit: int, *options: str, cores: int = CORES
+    code: Path,
+    bundle: Path,
+    archive: Path,
+    results: Path,
+    limit: int,
+    *options: str,
+    cores: int = CORES,
 ) -> float:
     """Return the seconds of one screening, from the start of its process to its end."""
     command = [sys.executable, str(code / "jobs" / "screen.py"), "--archive", str(archive)]
     command += ["--results", str(results / f"{time.monotonic_ns()}"), "--limit", str(limit)]
-    # An older checkout may not read a newer bundle, so each uses its own.
-    command += ["--bundle", str(code / "fundus" / "bundles" / "default"), "--no-report", *options]
+    command += ["--bundle", str(bundle), "--no-report", *options]
     # Ray counts the cores of the machine, not those that the process may use.
     environment = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
     environment["RAY_OVERRIDE_RESOURCES"] = json.dumps({"CPU": cores})
@@ -133,9 +141,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         archive.mkdir()
         fill(archive, args.data, args.frames)
 
-        def screen(profile: str, code: Path = ROOT, cores: int = CORES) -> Callable[[int], float]:
-            options = ["--profile", profile] if code == ROOT else []
-            return lambda limit: job(code, archive, folder, limit, *options, cores=cores)
+        # An older checkout does not know students.
+        bundle, plain_bundle = bundles.default_folder(), folder / "bundle"
+        bundles.save(bundles.load(bundle).without(STUDENT), plain_bundle)
+
+        def screen(profile: str, cores: int = CORES) -> Callable[[int], float]:
+            options = ["--profile", profile]
+            return lambda n: job(ROOT, bundle, archive, folder, n, *options, cores=cores)
+
+        def before(limit: int) -> float:
+            return job(args.before.resolve(), plain_bundle, archive, folder, limit)
 
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         for number in range(args.rounds):
@@ -152,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             record("one core", slope(screen("exact", cores=1), args.frames // 2))
             record("plain", plain(archive, folder, 20))
             if args.before:
-                record("before", slope(screen("exact", args.before.resolve()), args.frames // 2))
+                record("before", slope(before, args.frames // 2))
     medians = {name: statistics.median(seconds) for name, seconds in rounds.items()}
     print(f"{args.frames} frames, {CORES} cores, medians of {args.rounds} rounds")
     for profile, measured in shares.items():
