@@ -409,6 +409,8 @@ def adapt_all(
         print(camera, *checks, sep="\n    ", flush=True)
         print("    source-only", before[camera], "\n    adapted", after[camera], flush=True)
     print("source-only", table(before), "adapted", table(after), sep="\n")
+    published = {name: (after if passed[name] else before)[name] for name in passed}
+    print("what the gate publishes", table(published), sep="\n")
     print("passed the gate:", ", ".join(name for name in passed if passed[name]) or "none")
     return 0
 
