@@ -100,6 +100,7 @@ def test_a_student_goes_when_the_segmenter_that_it_imitates_changes() -> None:
     assert STUDENT not in bundle.with_network(ADAPTED, one).networks
     assert STUDENT not in bundle.without(ADAPTED).networks
     assert STUDENT in bundle.with_network(DETECTOR, one).networks
+    assert STUDENT in bundle.without(DETECTOR).networks
 
 
 def test_a_start_from_another_architecture_is_refused(

@@ -174,11 +174,13 @@ class Bundle:
         return replace(self, networks=kept | {role: network}, risk=None)
 
     def without(self, role: str) -> "Bundle":
-        """The bundle without one network, the student and the risk model; unchanged without it."""
+        """The bundle without one network; unchanged without it. More goes as in `with_network`."""
         if role not in self.networks:
             return self
-        left = {k: v for k, v in self.networks.items() if k not in (role, STUDENT)}
-        return replace(self, networks=left, risk=None)
+        left = {k: v for k, v in self.networks.items() if k != role}
+        if role not in (DETECTOR, STUDENT):
+            left.pop(STUDENT, None)
+        return replace(self, networks=left, risk=self.risk if role == STUDENT else None)
 
     def trained_on(self, digest: str) -> dict[str, str]:
         """The networks that learned from the set of this digest, with the set's role for each."""
