@@ -85,6 +85,8 @@ def test_a_student_learns_the_answers_of_the_segmenter_and_screens_alone(
     student = bundle.networks[STUDENT]
     assert student.config == pair.member and [d["count"] for d in student.data] == [8, 4]
     assert student.recipe["imitates"] == {SOURCE_ONLY: whole.digest}
+    assert bundle.hidden_spread("fast") == student.scores["vcdr_spread"] >= 0
+    assert bundle.hidden_spread("exact") == bundle.without(STUDENT).hidden_spread("fast") == 0
     rows = list(csv.DictReader((tmp_path / "b" / "student.curves.csv").open()))
     assert float(rows[-1]["loss_student"]) < float(rows[0]["loss_student"])
     crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)

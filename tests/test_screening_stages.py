@@ -85,6 +85,15 @@ def test_the_spread_is_over_the_maps_that_have_a_ratio():
     assert one["vcdr_sd"] is None and one["vcdr"] is not None
 
 
+def test_the_spread_that_a_student_does_not_show_is_joined_to_its_own() -> None:
+    seen = maps(80, 88)
+    batch = batch_of([seen], [Roi(0, 0, 256)], ["ok"])
+    (own,) = light.Measure(Thresholds(), None, RUN)(batch).to_pylist()
+    (joined,) = light.Measure(Thresholds(), None, RUN, hidden=0.04)(batch).to_pylist()
+    assert joined["vcdr"] == own["vcdr"]
+    assert joined["vcdr_sd"] == pytest.approx(np.hypot(own["vcdr_sd"], 0.04))
+
+
 def test_a_disc_without_a_cup_has_a_mask_and_no_ratio():
     batch = batch_of([maps(0, 0)], [Roi(0, 0, 256)], ["ok"])
     (one,) = measured(batch)

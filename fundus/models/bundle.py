@@ -26,6 +26,7 @@ from fundus.errors import ConfigurationError
 from fundus.images import working_frame
 from fundus.models import architectures
 from fundus.models.thresholds import Thresholds
+from fundus.models.turns import Profile
 from fundus.storage.places import FolderPlace, Place, place_at
 from fundus.storage.retry import StorageFailed
 from fundus.storage.uris import checked_name
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 DETECTOR, SOURCE_ONLY, ADAPTED, STUDENT = ROLES = ("detector", "source_only", "adapted", "student")
+SPREAD = "vcdr_spread"
+"""Key in the scores of a student, see `Bundle.hidden_spread`."""
 LICENCE = "Apache-2.0 code; weights for research use, not a medical device"
 
 
@@ -161,6 +164,15 @@ class Bundle:
         }
         names = ("format", "preprocessing", "thresholds", "networks")
         return _digest({name: manifest[name] for name in names})
+
+    def hidden_spread(self, profile: Profile) -> float:
+        """Standard deviation of the vCDR that the maps of a profile do not show.
+
+        The passes of a student agree with each other although the networks that it imitates do not.
+        It is the median of their `vcdr_sd` on validation pictures; without a student 0.
+        """
+        student = self.networks.get(STUDENT) if profile == "fast" else None
+        return student.scores.get(SPREAD, 0.0) if student else 0.0
 
     def with_network(self, role: str, network: Network) -> "Bundle":
         """The bundle with one network added or replaced.

@@ -22,13 +22,18 @@ class Measured:
     biomarkers: Biomarkers
     """Biomarkers of the mask in pixels of the original frame."""
     vcdr_sd: float | None
-    """Standard deviation of the vCDR over the single maps; None with fewer than two ratios."""
+    """Standard deviation of the vCDR over the single maps, joined with the `hidden` one; None with
+    fewer than two ratios."""
     disc_height: float | None
     """Vertical extent of the disc, pixels of the original frame; None without a disc."""
 
 
 def measure_maps(
-    maps: np.ndarray, where: Roi, thresholds: Thresholds, laterality: Laterality | None = None
+    maps: np.ndarray,
+    where: Roi,
+    thresholds: Thresholds,
+    laterality: Laterality | None = None,
+    hidden: float = 0.0,
 ) -> Measured:
     """Measure the maps of one ROI.
 
@@ -37,6 +42,7 @@ def measure_maps(
         where: the ROI, in pixels of the original frame.
         thresholds: where probabilities become masks.
         laterality: for nasal and temporal rim; None if unknown.
+        hidden: standard deviation of the vCDR that these maps do not show (Bundle.hidden_spread).
     """
     cleaned = thresholds.draw(maps.mean(axis=0))
     ratios = [vcdr(thresholds.draw(one).mask) for one in maps]
@@ -45,7 +51,7 @@ def measure_maps(
         mask=cleaned.mask,
         flags=cleaned.flags,
         biomarkers=measure(_in_frame_pixels(cleaned.mask, where), laterality),
-        vcdr_sd=float(np.std(defined)) if len(defined) > 1 else None,
+        vcdr_sd=float(np.hypot(np.std(defined), hidden)) if len(defined) > 1 else None,
         disc_height=_disc_height(cleaned.mask) * where.size / maps.shape[-1] or None,
     )
 

@@ -53,6 +53,8 @@ class Measure:
     risk: RiskModel | None
     run: Run
     keep_header: bool = False
+    hidden: float = 0.0
+    """As in `measure_maps`."""
 
     def __call__(self, batch: Batch) -> pa.Table:
         batch = writable(batch)
@@ -63,7 +65,8 @@ class Measure:
                 fail_row(batch, i, "model_failed", "the segmenter's maps are not finite numbers")
                 continue
             side = batch["laterality"][i] or None
-            eye = measure_maps(batch["maps"][i], roi_of(batch, i), self.thresholds, side)
+            where = roi_of(batch, i)
+            eye = measure_maps(batch["maps"][i], where, self.thresholds, side, self.hidden)
             measured[i] = _columns_of(eye, self.risk, batch["spacing_mm"][i])
             measured[i]["flags"] += batch["flags"][i].split() + [POOR] * bool(batch["poor"][i])
             if NO_DISC in eye.flags:

@@ -268,7 +268,13 @@ def _rows(
         attempts=tried,
     )
     locate = partial(models.Locate, precropped=config.precropped)
-    measure = light.Measure(bundle.thresholds, bundle.risk, run, keep_header=bool(config.dicom_out))
+    measure = light.Measure(
+        bundle.thresholds,
+        bundle.risk,
+        run,
+        keep_header=bool(config.dicom_out),
+        hidden=bundle.hidden_spread(config.profile),
+    )
     crops = (networks.reading, tried, read, locate)
     rows = (networks.measuring, tried, models.Segment, measure)
     # A whole reading task at once: some objects are fetched while others are decoded.

@@ -23,9 +23,11 @@ from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.public import anchored
 from fundus.errors import ConfigurationError
+from fundus.field import roi
 from fundus.models import architectures, losses, networks
 from fundus.models import bundle as bundles
-from fundus.models.bundle import ADAPTED, SOURCE_ONLY, STUDENT, Bundle, BundleError, Network
+from fundus.models.bundle import ADAPTED, SOURCE_ONLY, SPREAD, STUDENT, Bundle, BundleError, Network
+from fundus.models.measuring import measure_maps
 from fundus.models.predictor import Predictor, ready
 from fundus.models.turns import TTA, Profile
 from fundus.runtime.workers import Workers, on_a_worker
@@ -163,7 +165,9 @@ def distil(config: StudentConfig) -> tuple[str, Bundle, list[Row]]:
     state, history = loop.fit(
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
-    student = Network(recipe.network, averaged_weights(state), described, data, scores_of(history))
+    spread = on_a_worker(config.workers, _spread, start, pictures)  # type: ignore[arg-type]
+    scores = scores_of(history) | {SPREAD: round(spread, 4)}
+    student = Network(recipe.network, averaged_weights(state), described, data, scores)
     trained = start.with_network(STUDENT, student)
     with written(place) as folder:
         bundles.save(trained, folder)
@@ -211,3 +215,17 @@ def _pictures(config: StudentConfig, start: Bundle) -> tuple[Crops, tuple[dict[s
     if not parts:
         raise ConfigurationError("a student needs pictures: give --source or --unlabelled")
     return taught(batches.join(parts), teacher_of(start)), tuple(described)
+
+
+def _spread(start: Bundle, crops: Crops) -> float:
+    """The median `vcdr_sd` of the teacher on the validation pictures; 0 if none is defined."""
+    teacher = teacher_of(start)
+    shown = crops.take(batches.split(crops.persons)[1]).images.permute(0, 2, 3, 1).numpy()
+    whole = roi.whole(*shown.shape[1:3])
+    found = [
+        measure_maps(maps, whole, start.thresholds).vcdr_sd
+        for i in range(0, len(shown), TOGETHER)
+        for maps in teacher.segment(shown[i : i + TOGETHER])
+    ]
+    known = [one for one in found if one is not None]
+    return float(np.median(known)) if known else 0.0
