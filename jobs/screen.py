@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write_report(config: Config, run_id: str) -> list[str]:
     """Write the report of a run; return lines for the terminal."""
-    from fundus.report import night, run  # most of a second, which the first rows need not wait for
+    from fundus.report import night, run  # slow to import: the first rows need not wait for it
 
     place, uri_map = open_place(config.screening.results), config.screening.uri_map
     about = run.Config(run_id, site=config.site)

@@ -92,6 +92,8 @@ def test_the_spread_that_a_student_does_not_show_is_joined_to_its_own() -> None:
     (joined,) = light.Measure(Thresholds(), None, RUN, hidden=0.04)(batch).to_pylist()
     assert joined["vcdr"] == own["vcdr"]
     assert joined["vcdr_sd"] == pytest.approx(np.hypot(own["vcdr_sd"], 0.04))
+    (unknown,) = light.Measure(Thresholds(), risk_model(), RUN, hidden=None)(batch).to_pylist()
+    assert (unknown["vcdr_sd"], unknown["risk"]) == (None, None)
 
 
 def test_a_disc_without_a_cup_has_a_mask_and_no_ratio():

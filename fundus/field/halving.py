@@ -7,7 +7,7 @@ import numpy as np
 def halved(image: np.ndarray, length: float, least: float) -> tuple[np.ndarray, int]:
     """Halve a picture by means of 2 x 2 pixels, while a length in it keeps `least` pixels.
 
-    OpenCV halves ten times as fast as it reduces by other ratios. An odd last row or column is left
+    OpenCV halves much faster than it reduces by other ratios. An odd last row or column is left
     out, so that pixel j of the result covers the pixels from `factor * j` on.
 
     Args:

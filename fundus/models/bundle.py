@@ -165,14 +165,16 @@ class Bundle:
         names = ("format", "preprocessing", "thresholds", "networks")
         return _digest({name: manifest[name] for name in names})
 
-    def hidden_spread(self, profile: Profile) -> float:
+    def hidden_spread(self, profile: Profile) -> float | None:
         """Standard deviation of the vCDR that the maps of a profile do not show.
 
         The passes of a student agree with each other although the networks that it imitates do not.
-        It is the median of their `vcdr_sd` on validation pictures; without a student 0.
+        It is the median of their `vcdr_sd` on validation pictures, None if that was not measured.
+        Without a student nothing is hidden: 0.
         """
-        student = self.networks.get(STUDENT) if profile == "fast" else None
-        return student.scores.get(SPREAD, 0.0) if student else 0.0
+        if profile == "exact" or STUDENT not in self.networks:
+            return 0.0
+        return self.networks[STUDENT].scores.get(SPREAD)
 
     def with_network(self, role: str, network: Network) -> "Bundle":
         """The bundle with one network added or replaced.

@@ -23,7 +23,7 @@ class Measured:
     """Biomarkers of the mask in pixels of the original frame."""
     vcdr_sd: float | None
     """Standard deviation of the vCDR over the single maps, joined with the `hidden` one; None with
-    fewer than two ratios."""
+    fewer than two ratios, or if the hidden one is unknown."""
     disc_height: float | None
     """Vertical extent of the disc, pixels of the original frame; None without a disc."""
 
@@ -33,7 +33,7 @@ def measure_maps(
     where: Roi,
     thresholds: Thresholds,
     laterality: Laterality | None = None,
-    hidden: float = 0.0,
+    hidden: float | None = 0.0,
 ) -> Measured:
     """Measure the maps of one ROI.
 
@@ -42,7 +42,8 @@ def measure_maps(
         where: the ROI, in pixels of the original frame.
         thresholds: where probabilities become masks.
         laterality: for nasal and temporal rim; None if unknown.
-        hidden: standard deviation of the vCDR that these maps do not show (Bundle.hidden_spread).
+        hidden: standard deviation of the vCDR that these maps do not show (Bundle.hidden_spread);
+            None if it is unknown: then the whole spread is.
     """
     cleaned = thresholds.draw(maps.mean(axis=0))
     ratios = [vcdr(thresholds.draw(one).mask) for one in maps]
@@ -51,9 +52,15 @@ def measure_maps(
         mask=cleaned.mask,
         flags=cleaned.flags,
         biomarkers=measure(_in_frame_pixels(cleaned.mask, where), laterality),
-        vcdr_sd=float(np.hypot(np.std(defined), hidden)) if len(defined) > 1 else None,
+        vcdr_sd=_spread(defined, hidden),
         disc_height=_disc_height(cleaned.mask) * where.size / maps.shape[-1] or None,
     )
+
+
+def _spread(ratios: list[float], hidden: float | None) -> float | None:
+    if len(ratios) < 2 or hidden is None:
+        return None
+    return float(np.hypot(np.std(ratios), hidden))
 
 
 def _in_frame_pixels(mask: np.ndarray, where: Roi) -> np.ndarray:

@@ -53,7 +53,7 @@ class Measure:
     risk: RiskModel | None
     run: Run
     keep_header: bool = False
-    hidden: float = 0.0
+    hidden: float | None = 0.0
     """As in `measure_maps`."""
 
     def __call__(self, batch: Batch) -> pa.Table:

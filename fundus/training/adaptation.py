@@ -133,7 +133,7 @@ class AdaptationLearner:
                 augment.apply(self.transform_trg, trg.images, trg.masks),
             )
 
-        pairs = list(zip(source, target, strict=False))  # the target goes on without end
+        pairs = list(zip(source, target, strict=False))  # the target has batches to spare
         return loaded(pairs, augmented, self.seed, epoch, self.rank)
 
     def step(self, batch: tuple[Batch, Batch]) -> dict[str, float]:

@@ -116,6 +116,10 @@ class StudentConfig:
 
     role = STUDENT
 
+    def __post_init__(self) -> None:
+        if not self.sources + self.unlabelled:
+            raise ConfigurationError("a student needs pictures: give --source or --unlabelled")
+
 
 def distil(config: StudentConfig) -> tuple[str, Bundle, list[Row]]:
     """Distil a bundle's segmenter into a student. The same configuration resumes its run.
@@ -166,7 +170,7 @@ def distil(config: StudentConfig) -> tuple[str, Bundle, list[Row]]:
         make_learner, recipe.epochs, name=name, storage=config.storage, workers=config.workers
     )
     spread = on_a_worker(config.workers, _spread, start, pictures)  # type: ignore[arg-type]
-    scores = scores_of(history) | {SPREAD: round(spread, 4)}
+    scores = scores_of(history) | ({} if spread is None else {SPREAD: round(spread, 4)})
     student = Network(recipe.network, averaged_weights(state), described, data, scores)
     trained = start.with_network(STUDENT, student)
     with written(place) as folder:
@@ -212,13 +216,11 @@ def _pictures(config: StudentConfig, start: Bundle) -> tuple[Crops, tuple[dict[s
         (about,) = found.described
         described.append(about | {"role": "no labels"})
         parts.append(replace(found.crops, sets=(about["name"],) * len(found.crops), persons=()))
-    if not parts:
-        raise ConfigurationError("a student needs pictures: give --source or --unlabelled")
     return taught(batches.join(parts), teacher_of(start)), tuple(described)
 
 
-def _spread(start: Bundle, crops: Crops) -> float:
-    """The median `vcdr_sd` of the teacher on the validation pictures; 0 if none is defined."""
+def _spread(start: Bundle, crops: Crops) -> float | None:
+    """The median `vcdr_sd` of the teacher on the validation pictures; None if none is defined."""
     teacher = teacher_of(start)
     shown = crops.take(batches.split(crops.persons)[1]).images.permute(0, 2, 3, 1).numpy()
     whole = roi.whole(*shown.shape[1:3])
@@ -228,4 +230,4 @@ def _spread(start: Bundle, crops: Crops) -> float:
         for maps in teacher.segment(shown[i : i + TOGETHER])
     ]
     known = [one for one in found if one is not None]
-    return float(np.median(known)) if known else 0.0
+    return float(np.median(known)) if known else None
