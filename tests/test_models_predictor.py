@@ -47,6 +47,24 @@ def test_maps_come_back_upright_from_every_turn() -> None:
     np.testing.assert_allclose(maps, maps[:, :1].repeat(8, axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("side", [60, 131, 517, 1030])
+def test_the_disc_is_found_in_pixels_of_a_frame_of_any_size(side: int) -> None:
+    """Large frames are halved before they reach the detector, whose input has 64 pixels."""
+    frame = np.zeros((side, side, 3), np.uint8)
+    cv2.circle(frame, (side // 2, side // 2), side // 2, (90, 40, 20), -1)
+    x, y, radius = 0.7 * side, 0.4 * side, 0.08 * side
+    cv2.circle(frame, (round(x), round(y)), round(radius), (250, 200, 120), -1)
+    predictor = Predictor(tiny_bundle())
+    predictor.preprocessing = replace(predictor.preprocessing, detector_side=64, roi_scale=2.0)
+    bright = Mock(load=lambda: [lambda seen: (seen[:, :1] > 200).astype(np.float32)])
+    predictor.engines[DETECTOR] = bright
+    found = predictor.detect(frame).roi
+    assert found is not None
+    assert found.x + found.size / 2 == pytest.approx(x, abs=side / 64)
+    assert found.y + found.size / 2 == pytest.approx(y, abs=side / 64)
+    assert found.size == pytest.approx(4 * radius, rel=0.35)
+
+
 def test_the_fast_profile_makes_two_passes_per_network_and_four_networks_see_every_turn() -> None:
     fast = Predictor(ready(tiny_bundle(), gpu=False, profile="fast"))
     crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)

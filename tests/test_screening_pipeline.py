@@ -29,6 +29,7 @@ from fundus.models.bundle import (
     ADAPTED,
     DETECTOR,
     SOURCE_ONLY,
+    STUDENT,
     Bundle,
     Network,
     Preprocessing,
@@ -282,6 +283,18 @@ def test_the_second_of_two_runs_is_refused_and_writes_nothing(ray_local, tmp_pat
     with claimed(open_place(config.results)), pytest.raises(ClaimHeld, match="is held by process"):
         pipeline.screen(config, tiny_bundle())
     assert open_place(config.results).list("runs/") == []
+
+
+def test_fast_screens_with_the_student_and_the_spread_that_it_hides(ray_local, tmp_path):
+    bundle = tiny_bundle()
+    student = replace(bundle.networks[SOURCE_ONLY], scores={"vcdr_spread": 0.3})
+    archive = pictures(tmp_path / "crops", "0.png")
+    words = {"precropped": True, "gradability": "off", "profile": "fast"}
+    config = Screening(str(archive), str(tmp_path / "out"), **words)
+    pipeline.screen(config, bundle.with_network(STUDENT, student))
+    (row,) = current_rows(config.results).to_pylist()
+    assert (row["status"], row["vcdr"]) == ("ok", 1.0)  # every pixel is cup, in both passes
+    assert row["vcdr_sd"] == pytest.approx(0.3)
 
 
 def test_precropped_pictures_are_screened_without_detection(ray_local, tmp_path):

@@ -1,5 +1,8 @@
 """The gate passes a better segmenter, and stops one that only seems better."""
 
+from dataclasses import replace
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -64,6 +67,21 @@ def test_a_segmenter_that_forgot_the_cup_is_stopped() -> None:
 
 def test_a_segmenter_that_differs_from_turn_to_turn_is_stopped() -> None:
     assert "target consistency" in failed(Reader(), Reader(uneven=2.0))
+
+
+@pytest.mark.parametrize(("loss", "stopped"), [(0.004, False), (0.006, True)])
+def test_a_small_loss_of_consistency_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, loss: float, stopped: bool
+) -> None:
+    """Adversarial learning costs up to .003 of it on cameras that it improves."""
+    source_only, adapted, look = Reader(), Reader(), gate.look
+
+    def seen(network: nn.Module, *more: Any) -> gate.Seen:
+        consistency = 0.9 - loss if network is adapted else 0.9
+        return replace(look(network, *more), consistency=consistency)
+
+    monkeypatch.setattr(gate, "look", seen)
+    assert failed(source_only, adapted) == ({"target consistency"} if stopped else set())
 
 
 def test_a_segmenter_that_draws_every_cup_alike_is_stopped() -> None:
