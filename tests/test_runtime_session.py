@@ -1,7 +1,12 @@
-"""A temporary folder with too long a path for Ray's sockets is refused before Ray starts."""
+"""Which Ray a job joins or starts; what Ray could not use is refused before Ray starts."""
 
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import job_files
@@ -54,7 +59,7 @@ def test_ray_sends_no_usage_statistics_unless_the_user_chooses_to(
     seen = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(ray, "init", lambda **_: seen.append(usage_stats_enabled()))
+    monkeypatch.setattr(ray, "init", lambda *_, **__: seen.append(usage_stats_enabled()))
     with session.ray_session():
         pass
     assert seen == [chosen == "1"]
@@ -65,7 +70,7 @@ def test_a_job_names_the_folder_in_one_sentence(
     job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 89)
     monkeypatch.chdir(tmp_path)
@@ -79,3 +84,52 @@ def test_a_job_names_the_folder_in_one_sentence(
     assert job_files.load(job).main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"{job}: RAY_TMPDIR is a path of 90 bytes") and error.count("\n") == 1
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder with so short a path that Ray's sockets can be below it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_without_an_address_a_killed_cluster_is_not_joined(short_folder: Path) -> None:
+    """Ray leaves the address of the last cluster in a file, also when the cluster was killed."""
+    (short_folder / "ray").mkdir()
+    (short_folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    environment = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
+    program = (
+        "import ray\nfrom fundus.runtime.session import ray_session\n"
+        "with ray_session():\n    print(len(ray.nodes()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {"RAY_TMPDIR": str(short_folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "facts"),
+    [
+        ("127.0.0.1:{closed}", ["no Ray cluster answers", "127.0.0.1:{closed}", "unset"]),
+        ("ray://127.0.0.1:{closed}", ["no Ray cluster answers", "unset"]),
+        ("nowhere.invalid:6379", ["no Ray cluster answers", "nowhere.invalid:6379"]),
+        ("head:port", ["no Ray cluster answers", "head:port"]),
+        ("http://127.0.0.1:8265", ["`ray job submit`", "HOST:PORT"]),
+    ],
+)
+def test_an_address_without_a_cluster_is_named(
+    address: str, facts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = unused.getsockname()[1]
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setenv("RAY_ADDRESS", address.format(closed=closed))
+        with pytest.raises(ConfigurationError) as refused, session.ray_session():
+            pass
+    assert [one for one in facts if one.format(closed=closed) not in str(refused.value)] == []
