@@ -138,10 +138,28 @@ class Data:
         )
 
 
-def train(data: Data, book: RecipeBook, sets: Sequence[str], encoder: Path | None) -> Network:
-    """Train the recipe's segmenter with one seed, in this process."""
+def without_cups(crops: Crops) -> Crops:
+    """Return the crops as those of a set in which only the disc is outlined."""
+    discs = torch.where(crops.masks > 0, batches.CUP_UNKNOWN, crops.masks)
+    return replace(crops, masks=discs, vcdr=np.full(len(crops), np.nan))
+
+
+def train(
+    data: Data,
+    book: RecipeBook,
+    sets: Sequence[str],
+    encoder: Path | None,
+    discs_of: Sequence[str] = (),
+) -> Network:
+    """Train the recipe's segmenter with one seed, in this process.
+
+    Of the sets in `discs_of` only the discs are learned.
+    """
     recipe = book.segmenter
-    crops = batches.join([data.learned(name, book) for name in sets])
+    parts = [data.learned(name, book) for name in sets]
+    crops = batches.join(
+        [without_cups(p) if name in discs_of else p for name, p in zip(sets, parts, strict=True)]
+    )
     learn, validate = batches.split(crops.persons)
     loop.seed_generators(recipe.seed)
     network = networks.build(recipe.network)
@@ -303,6 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add("--only", action="append", choices=CAMERAS, help="leave out only these")
     add("--learn", action="append", choices=CAMERAS, help="train only on these, score all others")
+    add("--discs-of", action="append", choices=CAMERAS, help="learn only the discs of these")
     add("--cup-sets-alone", action="store_true", help="train without DRIONS, IDRiD and PALM")
     add("--student", action="store_true", help="distil the bundles in --out")
     add("--adapt", choices=METHODS, help="adapt the bundles in --out to the camera left out")
@@ -344,7 +363,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for seed in range(book.segmenter.seed, book.segmenter.seed + args.members):
                 print(f"without {camera}, seed {seed}: {', '.join(sets)}", flush=True)
                 recipe = replace(book.segmenter, seed=seed, members=1)
-                parts.append(train(data, replace(book, segmenter=recipe), sets, args.encoder))
+                discs_of = [name for one in args.discs_of or () for name in CAMERAS[one]]
+                seeded = replace(book, segmenter=recipe)
+                parts.append(train(data, seeded, sets, args.encoder, discs_of))
             bundle = assembled(data.detector, book, parts)
             print(f"    {time.monotonic() - start:.0f} s", flush=True)
             bundles.save(bundle, folder)
