@@ -11,6 +11,7 @@ alike in a mask, and a ratio of 0 would call all three healthy.
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from fundus.anatomy.labels import cup_of, disc_of
@@ -124,12 +125,12 @@ def _ray_widths(disc: np.ndarray, cup: np.ndarray, angles: np.ndarray) -> np.nda
     x, y = columns.mean() + 0.5, rows.mean() + 0.5
     reach = float(np.hypot(rows + 0.5 - y, columns + 0.5 - x).max()) + 1
     distances = (np.arange(_STEPS) + 0.5) * (reach / _STEPS)
-    # Everything outside the frame is one pixel away from it: background, as the margin is.
-    height, width = disc.shape
-    ray_columns = np.floor(x + 1 + np.cos(angles)[..., None] * distances).clip(0, width + 1)
-    ray_rows = np.floor(y + 1 + np.sin(angles)[..., None] * distances).clip(0, height + 1)
-    labels = np.pad(disc.astype(np.uint8) + cup, 1).ravel()
-    seen = labels[(ray_rows * (width + 2) + ray_columns).astype(np.int32)]
+    # OpenCV takes the nearest pixel centre; pixel 0 has its centre at 0. Outside is background.
+    at_x = x - 0.5 + np.cos(angles).reshape(-1, 1) * distances
+    at_y = y - 0.5 + np.sin(angles).reshape(-1, 1) * distances
+    labels = disc.astype(np.uint8) + cup
+    nearest = cv2.remap(labels, at_x.astype(np.float32), at_y.astype(np.float32), cv2.INTER_NEAREST)
+    seen = nearest.reshape(*angles.shape, _STEPS)
     disc_steps, cup_steps = (_steps_to_last(seen >= label) for label in (1, 2))
     return (disc_steps - cup_steps) * (reach / _STEPS)
 

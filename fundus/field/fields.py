@@ -37,7 +37,7 @@ def are_two(image: np.ndarray, seen: fov.Exposure | None = None) -> bool:
     """
     seen = seen or fov.exposure(image)
     small, region = seen.small, seen.region
-    if _regions(seen.bright) > 1:
+    if _regions(seen) > 1:
         return True
     if region is None:
         return False
@@ -53,14 +53,13 @@ def are_two(image: np.ndarray, seen: fov.Exposure | None = None) -> bool:
     )
 
 
-def _regions(bright: np.ndarray) -> int:
-    """The number of exposed regions (HW bool) that may each be a field."""
-    _, _, stats, _ = cv2.connectedComponentsWithStats(bright.astype(np.uint8))
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    least = max(SECOND * areas.max(initial=0), LEAST * bright.size)
+def _regions(seen: fov.Exposure) -> int:
+    """The number of exposed parts that may each be a field."""
+    height, width = seen.small.shape[:2]
+    least = max(SECOND * seen.boxes[:, cv2.CC_STAT_AREA].max(initial=0), LEAST * height * width)
     return sum(
         area >= least and area >= FILLED * width * height and 0.5 <= width / height <= 2
-        for _, _, width, height, area in stats[1:].tolist()
+        for _, _, width, height, area in seen.boxes.tolist()
     )
 
 

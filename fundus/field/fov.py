@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from fundus.field.levels import percentile
+
 WORKING_SIDE = 384
-"""Longer side, in pixels, to which a frame is reduced before the field is searched."""
+"""Longest side, in pixels, of the reduced frame in which the field is searched. A frame that is up
+to twice as long is searched as it is: in one of 300 pixels, few points are left of a short arc."""
 DARK = 12
 """Largest value of the brightest channel, blurred, in a black border; 8-bit levels."""
 LEAST_AREA = 0.02
@@ -30,9 +33,9 @@ class Exposure:
     """The exposed part of a frame, found once for all that need it."""
 
     small: np.ndarray
-    """The frame, its longer side reduced to `WORKING_SIDE`, never enlarged."""
-    bright: np.ndarray
-    """The pixels of `small` that are brighter than a border can be, HW bool."""
+    """The frame as it was searched, whole or reduced by a whole number."""
+    boxes: np.ndarray
+    """(N, 5) integers per exposed part of `small`: left, top, width, height, area, pixels."""
     region: np.ndarray | None
     """The exposed pixels of `small`, HW bool; None if nothing is exposed."""
     field: FieldOfView | None
@@ -56,45 +59,42 @@ def exposure(image: np.ndarray) -> Exposure:
     the frame, so that a field cropped above and below gets its full circle. If the frame has no
     visible border, or the border is not a circle, the circle spans the longer side of the region.
     """
-    height, width = image.shape[:2]
-    scale = min(1.0, WORKING_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # Not by halving first: that blurs the seam of two pictures (fundus.field.fields).
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    bright = _lit(small)
-    region = _largest(bright)
+    # By a whole number, because OpenCV reduces twice as fast then. Pixels are joined from the
+    # middle on, so that the seam of two joined pictures stays sharp (fundus.field.fields).
+    longest = max(image.shape[:2])
+    factor = 1 if longest <= 2 * WORKING_SIDE else -(-longest // WORKING_SIDE)
+    top, left = (side // 2 % factor for side in image.shape[:2])
+    height, width = (max(1, side // factor) for side in image[top:, left:].shape[:2])
+    even = image[top : top + height * factor, left : left + width * factor]
+    small = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(_lit(small))
+    boxes = stats[1:]
+    region = _largest(labels, boxes[:, cv2.CC_STAT_AREA])
     if region is None:
-        return Exposure(small, bright, None, None)
+        return Exposure(small, boxes, None, None)
     circle = None if region.mean() > FULL_AREA else _fit(_free_border(region))
-    x, y, radius = circle or _span(region)
-    across, down = width / size[0], height / size[1]
-    enlarged = max(height, width) / max(size)
-    return Exposure(small, bright, region, FieldOfView(x * across, y * down, radius * enlarged))
+    x, y, radius = (factor * value for value in circle or _span(region))
+    return Exposure(small, boxes, region, FieldOfView(left + x, top + y, radius))
 
 
-def _largest(bright: np.ndarray) -> np.ndarray | None:
-    """The largest region of HW bool, with holes filled, HW bool; None if it is tiny."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(bright.astype(np.uint8))
-    if count < 2:
+def _largest(labels: np.ndarray, areas: np.ndarray) -> np.ndarray | None:
+    """The largest of the labelled regions, with holes filled, HW bool; None if it is tiny."""
+    if areas.max(initial=0) < max(1, LEAST_AREA * labels.size):
         return None
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    if stats[largest, cv2.CC_STAT_AREA] < LEAST_AREA * bright.size:
-        return None
-    outline, _ = cv2.findContours(
-        (labels == largest).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
-    filled = np.zeros(bright.shape, np.uint8)
+    largest = (labels == 1 + areas.argmax()).view(np.uint8)
+    outline, _ = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros(labels.shape, np.uint8)
     cv2.drawContours(filled, outline, -1, 1, thickness=cv2.FILLED)
-    return filled.astype(bool)
+    return filled.view(bool)
 
 
 def _lit(image: np.ndarray) -> np.ndarray:
-    """The pixels that are brighter than a border can be, HW bool."""
+    """The pixels that are brighter than a border can be, HW uint8 {0, 1}."""
     red, green, blue = cv2.split(image)  # NumPy's maximum over an axis of three is slow
     light = cv2.GaussianBlur(cv2.max(cv2.max(red, green), blue), (0, 0), 1.5)
     # A border can be as bright as 12 levels, and a dim field as dark as 40. A small share of the
     # frame's own bright level lies between the two.
-    return light > max(DARK, 0.12 * float(np.percentile(light, 95)))
+    return (light > max(DARK, 0.12 * percentile(light, 95))).view(np.uint8)
 
 
 def _free_border(region: np.ndarray) -> np.ndarray:
@@ -113,18 +113,25 @@ def _free_border(region: np.ndarray) -> np.ndarray:
 def _fit(points: np.ndarray) -> tuple[float, float, float] | None:
     """Fit a circle (x, y, radius) to (N, 2) points; None if they are not on a circle.
 
-    Least squares on the distances to the circle, with a soft-L1 loss that limits outliers.
+    Least squares on the distances to the circle, with a soft-L1 loss that limits outliers, from the
+    circle that fits best algebraically (Kasa, IEEE Trans Instrum Meas 1976;25:8).
     """
     if len(points) < 30:
         return None
 
     def distances(circle: np.ndarray) -> np.ndarray:
-        return np.hypot(points[:, 0] - circle[0], points[:, 1] - circle[1]) - circle[2]
+        return np.linalg.norm(points - circle[:2], axis=1) - circle[2]
+
+    def slopes(circle: np.ndarray) -> np.ndarray:
+        away = circle[:2] - points
+        return np.c_[away / np.linalg.norm(away, axis=1, keepdims=True).clip(1e-9), -ones]
 
     import scipy.optimize  # half a second, which only the processes that read pictures spend
 
-    start = np.array([*points.mean(axis=0), np.ptp(points, axis=0).max() / 2])
-    found = scipy.optimize.least_squares(distances, start, loss="soft_l1", f_scale=1.0)
+    ones = np.ones(len(points))
+    (x, y, rest), *_ = np.linalg.lstsq(np.c_[2 * points, ones], (points**2).sum(axis=1))
+    start = np.array([x, y, np.sqrt(rest + x**2 + y**2)])
+    found = scipy.optimize.least_squares(distances, start, slopes, loss="soft_l1", f_scale=1.0)
     x, y, radius = (float(value) for value in found.x)
     near = np.abs(distances(found.x)) < 0.03 * radius
     plausible = radius < 2 * np.ptp(points, axis=0).max()
