@@ -11,6 +11,7 @@ import ray
 
 from fundus.errors import ConfigurationError
 from fundus.runtime import logs, noise
+from fundus.runtime.allocator import share_memory
 
 LOCAL = "local"
 """The address with which Ray starts on this machine, whatever ran or still runs here."""
@@ -47,6 +48,7 @@ def ray_session(*, level: int = logging.ERROR, dashboard: bool = False) -> Itera
     address = os.environ.get("RAY_ADDRESS") or LOCAL
     if address == LOCAL:
         check_temporary_folder()
+        share_memory()
     else:
         check_address(address)
     with noise.hidden():
