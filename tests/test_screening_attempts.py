@@ -102,7 +102,7 @@ def batch_of(*names: str) -> Batch:
     }
 
 
-@pytest.mark.parametrize("poison", ["", "b", "ac", "abcd"])
+@pytest.mark.parametrize("poison", ["", "b", "ac", "abcd", "f", "bf"])
 def test_whichever_pictures_end_a_process_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
@@ -125,15 +125,18 @@ def test_whichever_pictures_end_a_process_the_others_are_measured(
 
     deaths = 0
     while True:
+        stage = Watched(actor, "Stage", Stage())  # a new process gets the same batches again
         try:
-            done = Watched(actor, "Stage", Stage())(batch_of(*"abcd"))
+            done = [stage(batch_of(*batch)) for batch in ("abcd", "efgh")]
             break
         except Died:
             deaths += 1
-    assert done["uri"].tolist() == list("abcd")
-    assert "".join(done["uri"][done["status"] == "crashed"]) == poison
-    assert done["done"].tolist() == [name not in poison for name in "abcd"]
-    assert deaths == len(poison) + bool(poison)  # the batch once, then each alone
+    rows = {name: np.concatenate([one[name] for one in done]) for name in done[0]}
+    assert rows["uri"].tolist() == list("abcdefgh")
+    assert "".join(rows["uri"][rows["status"] == "crashed"]) == poison
+    assert rows["done"].tolist() == [name not in poison for name in "abcdefgh"]
+    # each batch once, then each of its pictures alone
+    assert deaths == len(poison) + bool(set(poison) & set("abcd")) + bool(set(poison) & set("efgh"))
 
 
 def test_a_process_on_a_lost_node_does_not_count_against_its_picture(

@@ -3,7 +3,7 @@
 Otherwise Ray would restart the process and give it the same batch again, without end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,21 @@ class Attempts:
     def __init__(self) -> None:
         self.open: dict[str, list[str]] = {}
 
-    def begin(self, names: list[str], node: str, most: int) -> list[int]:
+    def begin(self, names: list[str], node: str, most: int, done: Sequence[str] = ()) -> list[int]:
         """Begin an attempt on each name, unless one has already ended `most` processes.
 
         Processes on lost nodes do not count.
 
+        Args:
+            names: the names to begin with.
+            node: identifier of the process's node.
+            most: processes that a name may have ended.
+            done: names whose attempts have ended, as for `end`.
+
         Returns:
             The number of processes that each name has ended so far.
         """
+        self.end(done)
         if any(name in self.open for name in names):
             alive = {one["NodeID"] for one in ray.nodes() if one["Alive"]}
             for name in names:
@@ -41,7 +48,7 @@ class Attempts:
                 self.open.setdefault(name, []).append(node)
         return ended
 
-    def end(self, names: list[str]) -> None:
+    def end(self, names: Sequence[str]) -> None:
         """Note that the attempts have ended without the death of a process."""
         for name in names:
             self.open.pop(name, None)
@@ -52,15 +59,26 @@ class Watch:
 
     def __init__(self, attempts: Any, stage: str) -> None:
         self.attempts, self.stage = attempts, stage
+        self.node = ""
+        self.done: list[str] = []
 
     def begin(self, names: list[str], most: int = MOST) -> list[int]:
         """As `Attempts.begin`."""
-        node = ray.get_runtime_context().get_node_id()
-        return ray.get(self.attempts.begin.remote(self._named(names), node, most))
+        self.node = self.node or ray.get_runtime_context().get_node_id()
+        done, self.done = self.done, []
+        return ray.get(self.attempts.begin.remote(self._named(names), self.node, most, done))
 
     def end(self, names: list[str]) -> None:
         """As `Attempts.end`, without waiting."""
         self.attempts.end.remote(self._named(names))
+
+    def end_with_next(self, names: list[str]) -> None:
+        """As `end`, but noted with the next `begin`, because each call costs a millisecond.
+
+        If the process dies before, the names count as tried once. That suffices to try them alone,
+        but not to fail them: alone, their end is noted at once.
+        """
+        self.done += self._named(names)
 
     def _named(self, names: list[str]) -> list[str]:
         return [f"{self.stage} {name}" for name in names]
@@ -84,7 +102,7 @@ class Watched:
             parts = [self._alone(batch, i, name) for i, name in enumerate(names)]
             return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
         done = self.stage(batch)
-        self.watch.end(names)
+        self.watch.end_with_next(names)
         return done
 
     def _alone(self, batch: Batch, i: int, name: str) -> Batch:

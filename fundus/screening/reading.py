@@ -26,6 +26,8 @@ ENTRY = ("source", "etag", "size", "status", "error")
 """The columns of an `Entry`, in the order of its fields."""
 AT_ONCE = 8
 """Objects that one reader fetches at the same time."""
+OBJECTS_TOGETHER = 4
+"""Objects whose attempts are noted by one call."""
 FRAMES_TOGETHER = 4
 """Pictures that are collected before they are passed on; a frame of 12 megapixels takes 36 MB."""
 TASK_S, OBJECT_S, MEGABYTE_S = 60.0, 0.3, 0.3
@@ -88,9 +90,9 @@ class Read:
         entries = [Entry(*one) for one in zip(*(batch[name] for name in ENTRY), strict=True)]
         rows: list[dict[str, Any]] = []
         before = retries()
-        for i, content in fetch_many(entries, AT_ONCE):
+        for i, pictures in self._tried(entries, fetch_many(entries, AT_ONCE)):
             known = {"uri": batch["uri"][i], "etag": batch["etag"][i]}
-            rows += [known | one for one in self._tried(entries[i], content)]
+            rows += [known | one for one in pictures]
             if len(rows) >= FRAMES_TOGETHER:
                 yield self._passed_on(rows)
                 rows = []
@@ -98,16 +100,31 @@ class Read:
             yield self._passed_on(rows)
         metrics.count_retries("fetch", retries() - before)
 
-    def _tried(self, entry: Entry, content: bytes | FetchFailed) -> list[dict[str, Any]]:
-        """As `_pictures`, unless the object has ended too many processes."""
+    def _tried(
+        self, entries: list[Entry], fetched: Iterator[tuple[int, bytes | FetchFailed]]
+    ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """The number and the pictures of each object, unless it has ended too many processes.
+
+        If one of a few objects has ended a process, each of them is tried alone.
+        """
         if not self.watch:
-            return self._pictures(content)
-        name = f"{entry.uri} {entry.etag}"
-        if self.watch.begin([name])[0] >= MOST:
-            return [_columns_of_lost(Lost(1, "crashed", REASON))]
-        rows = self._pictures(content)
-        self.watch.end([name])
-        return rows
+            yield from ((i, self._pictures(content)) for i, content in fetched)
+            return
+        every = [f"{entry.uri} {entry.etag}" for entry in entries]
+        for start in range(0, len(every), OBJECTS_TOGETHER):
+            names = every[start : start + OBJECTS_TOGETHER]
+            together = not any(self.watch.begin(names, most=1))
+            for name, (i, content) in zip(names, fetched, strict=False):
+                if together:
+                    yield i, self._pictures(content)
+                elif self.watch.begin([name])[0] >= MOST:
+                    yield i, [_columns_of_lost(Lost(1, "crashed", REASON))]
+                else:
+                    found = self._pictures(content)
+                    self.watch.end([name])
+                    yield i, found
+            if together:
+                self.watch.end_with_next(names)
 
     def _pictures(self, content: bytes | FetchFailed) -> list[dict[str, Any]]:
         """The columns of each picture of an object, or of one failure if it has no picture."""
