@@ -130,9 +130,9 @@ def test_an_eye_is_measured_alike_in_its_working_frame():
     assert graded[1].measures["field"] == pytest.approx(graded[0].measures["field"], rel=0.01)
 
 
-@given(
-    height=st.integers(1, 70),
-    width=st.integers(1, 70),
+@given(  # below 6 pixels, two of libjpeg's scales may give the same size
+    height=st.integers(6, 75),
+    width=st.integers(6, 75),
     shrink=st.sampled_from([1, *FACTORS]),
     options=st.fixed_dictionaries(
         {
