@@ -36,6 +36,7 @@ from pathlib import Path
 
 from fundus.models import bundle as bundles
 from fundus.models.bundle import STUDENT
+from fundus.runtime.allocator import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0))
@@ -111,7 +112,7 @@ def bare(archive: Path, profile: str, limit: int) -> dict[str, float]:
     """Return the seconds of one core per frame in each stage, with all cores busy."""
     command = [sys.executable, str(ROOT / "benchmarks" / "stages.py"), "--archive", str(archive)]
     command += ["--limit", str(limit), "--profile", profile, "--mean"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | SETTINGS | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(CORES)
     ]

@@ -35,7 +35,6 @@ from fundus.models import bundle as bundles
 from fundus.models.bundle import Bundle
 from fundus.models.predictor import GPU_DRIVERS, Predictor, ready
 from fundus.models.turns import PROFILES, Profile
-from fundus.runtime.allocator import keep_memory
 from fundus.screening import columns, light, models, reading
 from fundus.screening.settings import Screening
 
@@ -62,7 +61,6 @@ def one_picture(batch: columns.Batch, chain: dict[str, Callable]) -> dict[str, f
 
 def chain_of(config: Screening, bundle: Bundle, profile: Profile) -> dict[str, Callable]:
     """Return the stages by name, with weights loaded."""
-    keep_memory()
     reader = Predictor(ready(bundle, gpu=False, profile=profile))
     measurer = Predictor(ready(bundle, gpu=_has_gpu(), profile=profile))
     run = Run("20270131T000000Z-000000", bundle.digest, config.settings, bundle.measuring)

@@ -1,39 +1,21 @@
-"""Settings of the memory allocator, which do nothing without glibc."""
+"""Settings of glibc's memory allocator for the processes of a local Ray."""
 
-import ctypes
 import os
 
-MMAP_THRESHOLD, TRIM_THRESHOLD, ARENA_MAX = -3, -1, -8
-"""Parameters of glibc's mallopt (malloc.h)."""
-LARGE, KEPT = 32 << 20, 256 << 20
-"""Bytes of an array from which memory is taken from the system for it alone, the most that glibc
-allows; free bytes that a process keeps."""
-ARENAS = 2
-"""Pools of memory per process."""
+SETTINGS = {
+    # Two pools of memory per process. By default there are up to eight per core, and Ray's
+    # processes, which have many threads, grow during a run as one thread after the other fills one.
+    "MALLOC_ARENA_MAX": "2",
+    # Memory of up to 32 MiB comes from these pools, and up to 256 MiB stay there when it is freed.
+    # By default glibc returns the memory of each picture to the system; the page faults of the next
+    # picture then cost a tenth of the time of reading and measuring (docs/performance.md).
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
+"""Variables that glibc reads when a process starts (mallopt(3))."""
 
 
-def keep_memory() -> None:
-    """Keep the memory of freed pictures in this process for the next ones.
-
-    By default glibc returns it to the system. The page faults of the next picture then cost a tenth
-    of the time of reading and measuring (docs/performance.md).
-    """
-    _set(MMAP_THRESHOLD, LARGE)
-    _set(TRIM_THRESHOLD, KEPT)
-
-
-def share_memory() -> None:
-    """Let the threads of this process, and of those that it starts, share few pools of memory.
-
-    By default up to eight per core. Ray's processes have many threads, and would grow during a run
-    as one thread after the other fills a pool. MALLOC_ARENA_MAX of the user wins.
-    """
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        os.environ["MALLOC_ARENA_MAX"] = str(ARENAS)
-        _set(ARENA_MAX, ARENAS)
-
-
-def _set(parameter: int, value: int) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(parameter, value)
+def set_for_children() -> None:
+    """Set the variables, unless the user has, for the processes that this one will start."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)

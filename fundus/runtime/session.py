@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 import ray
 
 from fundus.errors import ConfigurationError
-from fundus.runtime import logs, noise
-from fundus.runtime.allocator import share_memory
+from fundus.runtime import allocator, logs, noise
 
 LOCAL = "local"
 """The address with which Ray starts on this machine, whatever ran or still runs here."""
@@ -48,7 +47,7 @@ def ray_session(*, level: int = logging.ERROR, dashboard: bool = False) -> Itera
     address = os.environ.get("RAY_ADDRESS") or LOCAL
     if address == LOCAL:
         check_temporary_folder()
-        share_memory()
+        allocator.set_for_children()
     else:
         check_address(address)
     with noise.hidden():

@@ -19,7 +19,6 @@ from fundus.models.bundle import Bundle
 from fundus.models.engine import threads
 from fundus.models.predictor import Predictor, ready
 from fundus.models.turns import Profile
-from fundus.runtime.allocator import keep_memory
 from fundus.screening import light
 from fundus.screening.attempts import Watched
 from fundus.screening.columns import Batch
@@ -101,11 +100,9 @@ class CropsAndRows:
 
 @cache
 def _predictor(networks: ObjectRef) -> Predictor:
-    """The networks of this process, loaded once, and its settings.
+    """The networks of this process, loaded once; OpenCV gets as many threads as they do.
 
-    OpenCV gets as many threads as the networks do: by itself it starts a thread per core of the
-    machine in each process.
+    By itself OpenCV starts a thread per core of the machine in each process.
     """
     cv2.setNumThreads(threads())
-    keep_memory()
     return Predictor(ray.get(networks))
