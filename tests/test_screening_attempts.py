@@ -135,6 +135,8 @@ def test_whichever_pictures_end_a_process_the_others_are_measured(
     assert rows["uri"].tolist() == list("abcdefgh")
     assert "".join(rows["uri"][rows["status"] == "crashed"]) == poison
     assert rows["done"].tolist() == [name not in poison for name in "abcdefgh"]
+    noted = {f"Stage {name} 1 1" for name in "abcd" if name not in poison}
+    assert not noted & set(known.open), "the end of the first batch was not noted with the second"
     # each batch once, then each of its pictures alone
     assert deaths == len(poison) + bool(set(poison) & set("abcd")) + bool(set(poison) & set("efgh"))
 

@@ -7,8 +7,8 @@ SETTINGS = {
     # processes, which have many threads, grow during a run as one thread after the other fills one.
     "MALLOC_ARENA_MAX": "2",
     # Memory of up to 32 MiB comes from these pools, and up to 256 MiB stay there when it is freed.
-    # By default glibc returns the memory of each picture to the system; the page faults of the next
-    # picture then cost a tenth of the time of reading and measuring (docs/performance.md).
+    # By default glibc returns the memory of each picture to the system; the next picture
+    # then waits for page faults (docs/performance.md).
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }

@@ -73,7 +73,7 @@ class Watch:
         self.attempts.end.remote(self._named(names))
 
     def end_with_next(self, names: list[str]) -> None:
-        """As `end`, but noted with the next `begin`, because each call costs a millisecond.
+        """As `end`, but noted with the next `begin`, because calls are costly.
 
         If the process dies before, the names count as tried once. That suffices to try them alone,
         but not to fail them: alone, their end is noted at once.
