@@ -113,10 +113,12 @@ def scored(
     where: Roi,
 ) -> Result:
     """Score the segmentation of one ROI in pixels of the picture."""
-    # Without re-framing, a crop that is not square is filled up with black, not mirrored.
-    crop = roi.crop(image, where, predictor.side, mirrored=way != "before")
-    maps = predictor.segment(crop[None])[0].mean(axis=0)
-    drawn = roi.restore(predictor.thresholds.draw(maps).mask, where, *mask.shape)
+    if way == "before":
+        # A crop that is not square is filled up with black, not mirrored.
+        maps = predictor.segment(roi.crop(image, where, predictor.side)[None])[0]
+    else:
+        maps = predictor.segment_roi(image, where)
+    drawn = roi.restore(predictor.thresholds.draw(maps.mean(axis=0)).mask, where, *mask.shape)
     disc, cup = scores.dice(disc_of(drawn), disc_of(mask)), scores.dice(cup_of(drawn), cup_of(mask))
     return Result(
         eye,

@@ -22,7 +22,7 @@ import numpy as np
 from scored import Score, ratios, score, spread, summary
 
 from fundus.datasets.public import open_set
-from fundus.field import roi
+from fundus.field import margins, roi
 from fundus.models import bundle as bundles
 from fundus.models.predictor import Predictor, ready
 from fundus.models.turns import PROFILES
@@ -40,11 +40,13 @@ def of_set(name: str, data: Path, eyes: int, predictors: dict[str, Predictor]) -
         where = predictors["exact"].place(image, precropped="crop" in name).roi
         if where is None:
             continue
-        crop = roi.crop(image, where, predictors["exact"].side, mirrored=True)
+        side = predictors["exact"].side
+        crop = roi.crop(image, where, side, mirrored=True)[None]
+        outside = margins.outside(where, *mask.shape, side)[None]
         seconds = {}
         for profile, predictor in predictors.items():
             start = time.process_time()
-            maps = predictor.segment(crop[None])[0]
+            maps = predictor.segment(crop, outside=outside)[0]
             seconds[profile] = time.process_time() - start
             found[profile].append(score(maps, where, mask, predictor.thresholds))
         faster.append(seconds["exact"] / seconds["fast"])

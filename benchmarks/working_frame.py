@@ -25,7 +25,7 @@ from scored import Score, ratios, score, spread, summary
 
 from fundus.datasets.public import open_set
 from fundus.decoding.picture import contents
-from fundus.field import fields, quality, roi
+from fundus.field import fields, margins, quality, roi
 from fundus.field.fov import exposure
 from fundus.field.roi import Roi
 from fundus.images.content import Picture
@@ -74,7 +74,8 @@ def of_set(name: str, data: Path, eyes: int, predictor: Predictor) -> str:
             if where is None or crop is None:
                 rows[way].append((0, 0, np.nan, np.nan))
                 continue
-            maps = predictor.segment(crop[None])[0]
+            outside = margins.outside(where, *mask.shape, predictor.side)
+            maps = predictor.segment(crop[None], outside=outside[None])[0]
             disc, cups, vcdr, error = score(maps, where, mask, predictor.thresholds)
             rows[way].append((disc, cups, vcdr, error) if cup else (disc, np.nan, vcdr, np.nan))
         height, width = found.size

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_models_bundle import tiny_bundle
 
+from fundus.field import margins, roi
 from fundus.field.roi import Roi, around
 from fundus.models import architectures, convert, networks
 from fundus.models import bundle as bundles
@@ -34,17 +35,43 @@ def test_each_turn_is_undone_and_no_two_are_alike() -> None:
     np.testing.assert_array_equal(turned_back(seen), picture[None].repeat(8, axis=1))
 
 
+def pixelwise() -> Mock:
+    """A network whose disc map is the red channel, and whose cup map is the green one."""
+    single = np.eye(3, dtype=np.float32)[:2] / 255
+    return Mock(load=lambda: [lambda seen: np.einsum("mc,nchw->nmhw", single, seen)])
+
+
 def test_maps_come_back_upright_from_every_turn() -> None:
     """A network that looks at single pixels gives the same map in all eight turns."""
     predictor = Predictor(tiny_bundle())
-    single = np.eye(3, dtype=np.float32)[:2] / 255
-    pixelwise = Mock(load=lambda: [lambda seen: np.einsum("mc,nchw->nmhw", single, seen)])
-    predictor.engines[SOURCE_ONLY] = pixelwise
+    predictor.engines[SOURCE_ONLY] = pixelwise()
     crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
     maps = predictor.segment(crops)
     assert maps.shape == (2, 8, 2, 32, 32)
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps, maps[:, :1].repeat(8, axis=1), atol=1e-6)
+
+
+def test_the_disc_is_drawn_in_faded_margins_and_the_cup_in_mirrored_ones() -> None:
+    predictor = Predictor(tiny_bundle())
+    predictor.engines[SOURCE_ONLY] = pixelwise()
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), np.uint8)
+    tight, loose = Roi(-10, -10, 60), Roi(4, 4, 32)
+    crops = np.stack(
+        [
+            roi.crop(picture, where, 32, mirrored=True)
+            for picture, where in zip(pictures, (tight, loose), strict=True)
+        ]
+    )
+    outside = np.stack([margins.outside(where, 40, 40, 32) for where in (tight, loose)])
+    mirrored = predictor.segment(crops)
+    maps = predictor.segment(crops, outside=outside)
+    np.testing.assert_array_equal(maps[1], mirrored[1])
+    np.testing.assert_array_equal(maps[0, :, 1], mirrored[0, :, 1])
+    red = margins.faded(crops[0], outside[0])[..., 0] / 255
+    assert np.abs(red - crops[0, ..., 0] / 255).max() > 0.1
+    np.testing.assert_allclose(maps[0, :, 0], red[None].repeat(8, axis=0), atol=1e-6)
+    np.testing.assert_array_equal(predictor.segment_roi(pictures[0], tight), maps[0])
 
 
 @pytest.mark.parametrize("side", [60, 131, 517, 1030])

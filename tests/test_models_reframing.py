@@ -108,9 +108,9 @@ def test_a_disc_of_implausible_size_does_not_mislead_the_search(share: float) ->
 
 
 def test_an_eye_has_the_same_vcdr_at_every_tightness(fundus_data: Path) -> None:
-    """Eyes of two cameras, cut at 1.25 to 3 disc diameters, and at 1.1, where a disc is cut off."""
+    """Eyes of two cameras, cut at 1.1 to 3 disc diameters, against those cut at 1.5."""
     predictor = Predictor(bundles.load(bundles.default_folder()))
-    spreads, tight = [], []
+    apart = []
     for name in ("origa_full", "messidor_riga_full"):
         samples = open_set(f"manifest:{fundus_data}/manifest.csv?set={name}").samples
         for sample in samples[:: len(samples) // 4][:4]:
@@ -122,10 +122,10 @@ def test_an_eye_has_the_same_vcdr_at_every_tightness(fundus_data: Path) -> None:
                 vcdr_of_crop(image, rows.mean(), columns.mean(), times * diameter, predictor)
                 for times in (1.1, 1.25, 1.5, 2.0, 3.0)
             ]
-            spreads.append(np.ptp(found[1:]))
-            tight.append(abs(found[0] - found[2]))
-    assert np.median(spreads) <= 0.03
-    assert np.median(tight) <= 0.04  # the known weakness of docs/experiments.md
+            apart.append(np.abs(np.array(found) - found[2]))
+    within = np.array(apart) <= 0.03
+    assert within[:, 1:].all()
+    assert within[:, 0].sum() >= 7  # of 8; at 1.1 diameters the edge of the disc is cut off
 
 
 def vcdr_of_crop(image: np.ndarray, y: float, x: float, size: float, predictor: Predictor) -> float:
@@ -133,7 +133,7 @@ def vcdr_of_crop(image: np.ndarray, y: float, x: float, size: float, predictor: 
     crop = image[top : round(y + size / 2), left : round(x + size / 2)]
     where = predictor.place(crop, precropped=True).roi
     assert where
-    maps = predictor.segment(roi.crop(crop, where, predictor.side, mirrored=True)[None])[0]
+    maps = predictor.segment_roi(crop, where)
     found = measure_maps(maps, where, predictor.thresholds).biomarkers.vcdr
     assert found
     return found

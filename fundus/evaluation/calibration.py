@@ -18,7 +18,6 @@ from fundus.anatomy.risk import RiskModel, log_odds, logistic, referral_threshol
 from fundus.anatomy.scores import Summary
 from fundus.datasets.samples import LabelledSet, person_of
 from fundus.errors import ConfigurationError
-from fundus.field import roi
 from fundus.models.measuring import Measured, measure_maps
 from fundus.models.predictor import Predictor
 
@@ -171,7 +170,7 @@ def measure_picture(
     where = predictor.place(image, precropped=precropped).roi
     if where is None:
         return None
-    maps = predictor.segment(roi.crop(image, where, predictor.side, mirrored=True)[None])[0]
+    maps = predictor.segment_roi(image, where)
     return measure_maps(maps, where, predictor.thresholds)
 
 

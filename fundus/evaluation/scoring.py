@@ -168,8 +168,7 @@ def segment(
     masks: dict[str, np.ndarray | None] = {}
     maps = []
     for model, chosen, role in to_score:
-        crops = roi.crop(image, region, chosen.side, mirrored=True)[None]
-        answers = chosen.segment(crops, networks=(role,))[0]
+        answers = chosen.segment_roi(image, region, networks=(role,))
         masks[model] = _mask_of(answers, chosen)
         if chosen is predictor:
             maps.append(answers)

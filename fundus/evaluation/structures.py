@@ -95,8 +95,7 @@ def look(labelled: LabelledSet, predictor: Predictor, *, precropped: bool) -> Ey
             raise ConfigurationError(str(error)) from error
         where = predictor.place(image, precropped=precropped).roi
         if where and mask is not None:
-            crop = roi.crop(image, where, predictor.side, mirrored=True)
-            maps.append(predictor.segment(crop[None])[0].mean(axis=0).astype(np.float16))
+            maps.append(predictor.segment_roi(image, where).mean(axis=0).astype(np.float16))
             truth.append(roi.crop_mask(mask, where, predictor.side))
         if number % 10 == 0 or number == len(samples):
             log.info("%s: %d of %d eyes", labelled.name, number, len(samples))

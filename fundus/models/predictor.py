@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from fundus.anatomy.labels import disc_of
-from fundus.field import fov, roi
+from fundus.field import fov, margins, roi
 from fundus.field.fov import FieldOfView
 from fundus.field.halving import halved
 from fundus.field.roi import Roi
@@ -143,7 +143,7 @@ class Predictor:
     def place(
         self, image: np.ndarray, *, precropped: bool, field: FieldOfView | None = None
     ) -> Detection:
-        """Find the ROI of a picture, to be cropped by `roi.crop(..., mirrored=True)`.
+        """Find the ROI of a picture, for `segment_roi`.
 
         In a frame the detector finds it. In a precropped picture the segmenter does, by single
         passes (fundus.models.reframing).
@@ -169,12 +169,39 @@ class Predictor:
         scale = self.preprocessing.roi_scale
         return Detection(np.nan, settle(image, ask, self.thresholds, side=self.side, scale=scale))
 
-    def segment(self, crops: np.ndarray, networks: Sequence[str] | None = None) -> np.ndarray:
+    def segment_roi(
+        self, image: np.ndarray, where: Roi, networks: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Segment one ROI of a picture.
+
+        Args:
+            image: HWC uint8 RGB, any size.
+            where: the ROI in pixels of the picture; it may reach outside.
+            networks: as in `segment`.
+
+        Returns:
+            (passes, 2, side, side), as `segment`.
+        """
+        crop = roi.crop(image, where, self.side, mirrored=True)
+        height, width = image.shape[:2]
+        outside = margins.outside(where, height, width, self.side)
+        return self.segment(crop[None], networks, outside=outside[None])[0]
+
+    def segment(
+        self,
+        crops: np.ndarray,
+        networks: Sequence[str] | None = None,
+        *,
+        outside: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Segment ROIs in several passes.
 
         Args:
-            crops: (N, side, side, 3) uint8 RGB.
+            crops: (N, side, side, 3) uint8 RGB, mirrored outside their pictures.
             networks: roles; None for every segmenter of the bundle, source-only first.
+            outside: (N, side, side) bool, which pixels are outside the picture
+                (fundus.field.margins); None if none are. Crops with such pixels take twice the
+                passes.
 
         Returns:
             (N, passes, 2, side, side) float32 in [0, 1]: disc (cup included), then cup, turned back
@@ -190,6 +217,15 @@ class Predictor:
         missing = [role for role in roles if role not in self.engines]
         if missing or not roles:
             raise BundleError(f"the bundle has no {missing[0] if missing else 'segmenter'}")
+        maps = self._passes(crops, roles)
+        if outside is not None and outside.any():
+            tight = np.flatnonzero(outside.any(axis=(1, 2)))
+            faded = [margins.faded(crops[i], outside[i]) for i in tight]
+            maps[tight, :, 0] = self._passes(np.stack(faded), roles)[:, :, 0]
+        return maps
+
+    def _passes(self, crops: np.ndarray, roles: Sequence[str]) -> np.ndarray:
+        """The maps of all passes, (N, passes, 2, side, side)."""
         pictures, maps = _planes(crops), []
         turned_once = cache(partial(turned, pictures))
         for role in roles:

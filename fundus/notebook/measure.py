@@ -118,7 +118,7 @@ def _measured(
     eye = replace(eye, laterality=eye.laterality or side)
     crop = roi.crop(image, place, predictor.side, mirrored=True)
     where = place.times(found.shrink)
-    maps = predictor.segment(crop[None])[0]
+    maps = predictor.segment_roi(image, place)
     if not np.isfinite(maps).all():
         reason = "the segmenter's maps are not finite numbers"
         return replace(eye, status="model_failed", reason=reason)

@@ -2,11 +2,21 @@
 
 import numpy as np
 
+from fundus.field import margins
 from fundus.field.laterality import of_roi
 from fundus.field.roi import Roi
 from fundus.models.predictor import TWO_DISCS, Predictor
 from fundus.runtime import metrics
-from fundus.screening.columns import Batch, fail_row, indices, ok, roi_columns, tensors, writable
+from fundus.screening.columns import (
+    Batch,
+    fail_row,
+    indices,
+    ok,
+    roi_columns,
+    roi_of,
+    tensors,
+    writable,
+)
 
 
 class Locate:
@@ -50,7 +60,10 @@ class Locate:
 
 
 class Segment:
-    """crop -> maps ((networks x turns, 2, side, side) float32 probabilities); crop goes."""
+    """crop, roi_x, roi_y, roi_size, width, height -> maps; crop goes.
+
+    Maps are (networks x turns, 2, side, side) float32 probabilities.
+    """
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
@@ -59,8 +72,13 @@ class Segment:
         right = ok(batch)
         maps = [np.zeros((1, 1, 1, 1), np.float32)] * len(right)
         if right.any():
-            found = self.predictor.segment(batch["crop"][right])
+            outside = np.stack([self._outside(batch, i) for i in indices(batch)])
+            found = self.predictor.segment(batch["crop"][right], outside=outside)
             for i, some in zip(indices(batch), found, strict=True):
                 maps[i] = some
         metrics.count_pictures("segment", len(right))
         return {name: batch[name] for name in batch if name != "crop"} | {"maps": tensors(maps)}
+
+    def _outside(self, batch: Batch, i: int) -> np.ndarray:
+        height, width = int(batch["height"][i]), int(batch["width"][i])
+        return margins.outside(roi_of(batch, i), height, width, self.predictor.side)
