@@ -25,6 +25,19 @@ _STEPS = 512
 _RAYS = np.deg2rad(np.arange(-SECTOR_DEGREES / 2 + 0.25, SECTOR_DEGREES / 2, 0.5))
 
 
+def _points(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the points of rays of length 1: (rays, _STEPS) float32 each."""
+    distances = (np.arange(_STEPS) + 0.5) / _STEPS
+    return tuple(
+        (along.reshape(-1, 1) * distances).astype(np.float32)
+        for along in (np.cos(angles), np.sin(angles))
+    )
+
+
+_SECTORS = _points(np.deg2rad([[0], [90], [180], [270]]) + _RAYS)
+"""Rays to the right, below, to the left and above, one sector after the other."""
+
+
 @dataclass(frozen=True)
 class Biomarkers:
     """Measures of one eye; None where undefined."""
@@ -111,26 +124,30 @@ def rim_profile(mask: np.ndarray, count: int = 72) -> np.ndarray:
     if not disc_height or not cup.any():
         return np.full(count, np.nan)
     angles = (np.arange(count) + 0.5) * (2 * np.pi / count)
-    return _ray_widths(disc, cup, angles) / disc_height
+    return _ray_widths(disc, cup, _points(angles)) / disc_height
 
 
 def _rim_widths(disc: np.ndarray, cup: np.ndarray) -> np.ndarray:
     """Mean rim width, in pixels, of the sectors to the right, below, to the left and above."""
-    return _ray_widths(disc, cup, np.deg2rad([[0], [90], [180], [270]]) + _RAYS).mean(axis=-1)
+    return _ray_widths(disc, cup, _SECTORS).reshape(4, -1).mean(axis=-1)
 
 
-def _ray_widths(disc: np.ndarray, cup: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Rim width, in pixels, on the ray from the disc's centroid at each angle (radians)."""
-    rows, columns = np.nonzero(disc)
-    x, y = columns.mean() + 0.5, rows.mean() + 0.5
-    reach = float(np.hypot(rows + 0.5 - y, columns + 0.5 - x).max()) + 1
-    distances = (np.arange(_STEPS) + 0.5) * (reach / _STEPS)
-    # OpenCV takes the nearest pixel centre; pixel 0 has its centre at 0. Outside is background.
-    at_x = x - 0.5 + np.cos(angles).reshape(-1, 1) * distances
-    at_y = y - 0.5 + np.sin(angles).reshape(-1, 1) * distances
+def _ray_widths(
+    disc: np.ndarray, cup: np.ndarray, rays: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Rim width, in pixels, on each of the rays (`_points`) from the disc's centroid."""
     labels = disc.astype(np.uint8) + cup
-    nearest = cv2.remap(labels, at_x.astype(np.float32), at_y.astype(np.float32), cv2.INTER_NEAREST)
-    seen = nearest.reshape(*angles.shape, _STEPS)
+    sums = cv2.moments(labels, binaryImage=True)
+    # OpenCV takes the nearest pixel centre; pixel 0 has its centre at 0. Outside is background.
+    x, y = sums["m10"] / sums["m00"], sums["m01"] / sums["m00"]
+    rows = np.flatnonzero(disc.any(axis=1))
+    first = disc[rows].argmax(axis=1)
+    last = disc.shape[1] - 1 - disc[rows, ::-1].argmax(axis=1)
+    reach = float(np.hypot(rows - y, np.maximum(x - first, last - x)).max()) + 1
+    along_x, along_y = (unit * np.float32(reach) for unit in rays)
+    along_x += np.float32(x)
+    along_y += np.float32(y)
+    seen = cv2.remap(labels, along_x, along_y, cv2.INTER_NEAREST)
     disc_steps, cup_steps = (_steps_to_last(seen >= label) for label in (1, 2))
     return (disc_steps - cup_steps) * (reach / _STEPS)
 

@@ -66,7 +66,7 @@ def exposure(image: np.ndarray) -> Exposure:
     top, left = (side // 2 % factor for side in image.shape[:2])
     height, width = (max(1, side // factor) for side in image[top:, left:].shape[:2])
     even = image[top : top + height * factor, left : left + width * factor]
-    small = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(even, (width, height), interpolation=cv2.INTER_LINEAR)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(_lit(small))
     boxes = stats[1:]
     region = _largest(labels, boxes[:, cv2.CC_STAT_AREA])

@@ -196,4 +196,4 @@ def _blurred_widely(image: np.ndarray) -> np.ndarray:
 
 def _resized(pixels: np.ndarray, scale: float) -> np.ndarray:
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
