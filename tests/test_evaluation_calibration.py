@@ -81,6 +81,7 @@ def test_a_picture_is_measured_as_screening_measures_it(precropped):
     nothing = np.zeros((1, 1, 1, 1), np.float32)
     batch = batch_of([nothing] * 2, [Roi(0, 0, 1)] * 2, ["ok", "ok"])
     batch["image"] = columns.tensors(images)
+    batch["height"], batch["width"] = np.array([image.shape[:2] for image in images]).T
     batch["field"] = columns.tensors(
         [None, None] if precropped else list(map(field_of_view, images))
     )

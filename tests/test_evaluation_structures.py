@@ -66,9 +66,10 @@ class Reader:
     def place(self, image: np.ndarray, *, precropped: bool) -> Detection:
         return Detection(np.nan, roi.whole(*image.shape[:2]))
 
-    def segment(self, crops: np.ndarray) -> np.ndarray:
-        maps = np.stack([crops[..., 1], crops[..., 0]], axis=1) / np.float32(255)
-        return maps[:, None].repeat(8, axis=1)
+    def segment_roi(self, image: np.ndarray, where: roi.Roi) -> np.ndarray:
+        crop = roi.crop(image, where, self.side)
+        maps = np.stack([crop[..., 1], crop[..., 0]]) / np.float32(255)
+        return maps[None].repeat(8, axis=0)
 
 
 @pytest.mark.parametrize(("smaller", "code"), [(3.0, 0), (0.0, 4)])

@@ -25,9 +25,10 @@ class Reader:
         assert precropped
         return Detection(np.nan, roi.whole(*image.shape[:2]))
 
-    def segment(self, crops):
-        maps = np.stack([crops[..., 0] > 50, crops[..., 0] > 150], axis=1).astype(np.float32)
-        return maps[:, None].repeat(8, axis=1)
+    def segment_roi(self, image, where):
+        crop = roi.crop(image, where, self.side)
+        maps = np.stack([crop[..., 0] > 50, crop[..., 0] > 150]).astype(np.float32)
+        return maps[None].repeat(8, axis=0)
 
 
 @pytest.fixture
