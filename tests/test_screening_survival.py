@@ -21,7 +21,7 @@ from fundus.ledger import table
 from fundus.models import bundle as bundles
 from fundus.synthetic.camera import clinic
 
-PICTURES = 800
+PICTURES = 1600
 
 
 @pytest.fixture(autouse=True)
