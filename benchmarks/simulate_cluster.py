@@ -76,7 +76,7 @@ def simulate(
     """Return the seconds to the first row, and to the last one."""
     slices = [pa.table({"id": range(i, min(i + task, pictures))}) for i in range(0, pictures, task)]
     rows = (
-        ray.data.from_arrow(slices)
+        ray.data.from_blocks(slices)
         .map_batches(Sleep, fn_constructor_args=(rates.reading,), **pool(cpu.nodes, cpu.slots))
         .map_batches(Sleep, fn_constructor_args=(rates.segment,), **pool(gpu.nodes, GPU_SPEED))
     )
