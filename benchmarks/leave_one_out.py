@@ -18,6 +18,10 @@ stored maps again.
 With `--bundle` the four segmenters become the members of one ensemble, as nnU-Net ensembles the
 folds of its cross-validation: three of the four were trained on each camera.
 
+    python benchmarks/leave_one_out.py --data DATA --out loo --folds-of fundus/bundles/default
+
+With `--folds-of` the segmenters are not trained: they are the members of such an ensemble.
+
     python benchmarks/leave_one_out.py --data DATA --out loo --student
 
 With `--student` the segmenter of each bundle in `--out` is distilled into a student, on the
@@ -45,6 +49,7 @@ from fundus.datasets import batches
 from fundus.datasets.batches import Crops
 from fundus.datasets.public import open_set
 from fundus.datasets.samples import LabelledSet
+from fundus.errors import ConfigurationError
 from fundus.field import roi
 from fundus.models import architectures, networks
 from fundus.models import bundle as bundles
@@ -329,6 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--targets", type=int, help="most eyes per camera to adapt to and to score")
     add("--detector", default=bundles.default_folder(), metavar="BUNDLE")
     add("--bundle", type=Path, metavar="FOLDER", help="write the ensemble of all folds here")
+    add("--folds-of", type=Path, metavar="BUNDLE", help="take an ensemble's members, train nothing")
     add("--cache", type=Path, default=Path("runs/crops"), metavar="FOLDER")
     add("--out", type=Path, required=True, metavar="FOLDER")
     args = parser.parse_args(arguments)
@@ -339,6 +345,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         disc, cup = args.thresholds
         book = replace(book, thresholds=replace(book.thresholds, disc=disc, cup=cup))
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.folds_of:
+        for camera, fold in folds_of(bundles.load(args.folds_of)).items():
+            if not bundles.exists(args.out / camera):
+                bundles.save(assembled(data.detector, book, [fold]), args.out / camera)
     if args.adapt:
         changes = [f"method={args.adapt}", *args.change_adaptation]
         book = changed(book, ADAPTED, changes)
@@ -406,6 +416,26 @@ def ensemble(
         bundle.networks[SOURCE_ONLY], recipe=recipe, data=learned, scores={"left out": rounded}
     )
     return bundle.with_network(SOURCE_ONLY, network)
+
+
+def folds_of(bundle: Bundle) -> dict[str, Network]:
+    """Return each member of an `ensemble` by the camera that it has not learned from."""
+    whole = bundle.networks[SOURCE_ONLY]
+    config = whole.config
+    if not isinstance(config, architectures.EnsembleConfig) or config.count != len(CAMERAS):
+        raise ConfigurationError("--folds-of: the bundle's segmenter has no member per camera")
+    return {
+        camera: Network(
+            config.member,
+            {
+                name.removeprefix(f"members.{i}."): weights
+                for name, weights in whole.weights.items()
+                if name.startswith(f"members.{i}.")
+            },
+            whole.recipe,
+        )
+        for i, camera in enumerate(CAMERAS)
+    }
 
 
 def adapt_all(
