@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from leave_one_out import CAMERAS, Data, score
+from left_out import CAMERAS, Data, score
 
 from fundus.models import bundle as bundles
 from fundus.training.recipes import laptop

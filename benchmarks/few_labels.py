@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from leave_one_out import CAMERAS, Data
+from left_out import CAMERAS, Data
 
 from fundus.datasets.samples import LabelledSet
 from fundus.evaluation import structures
