@@ -36,7 +36,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,12 +52,21 @@ from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY, STUDENT, Bundle, Network
 from fundus.training import gate, loop, student
 from fundus.training.adaptation import AdaptationLearner
-from fundus.training.recipes import BOOKS, METHODS, RecipeBook, changed
+from fundus.training.recipes import BOOKS, METHODS, Recipe, RecipeBook, changed
 from fundus.training.source import SourceLearner
 from fundus.training.targets import read_target
 
 DISC_ONLY = ("drions_disc", "idrid20_disc", "palm_disc")
 UNLABELLED = "onh_unlabelled_crop"
+
+
+def shown(recipe: Recipe) -> Callable[[dict], None]:
+    """Return what prints the progress of a training after each epoch."""
+
+    def show(state: dict) -> None:
+        print("   ", loop.progress(state["history"], recipe.epochs), flush=True)
+
+    return show
 
 
 def without_cups(crops: Crops) -> Crops:
@@ -89,10 +98,7 @@ def train(
     network = network.to(memory_format=torch.channels_last)
     learner = SourceLearner(network, recipe, crops.take(learn), crops.take(validate))
 
-    def show(state: dict) -> None:
-        print("   ", loop.progress(state["history"], recipe.epochs), flush=True)
-
-    history = loop.run_epochs(learner, recipe.epochs, after_epoch=show)
+    history = loop.run_epochs(learner, recipe.epochs, after_epoch=shown(recipe))
     if learner.conventions:
         offsets = learner.conventions.centred().detach()
         print("    offsets", {n: offsets[i].tolist() for n, i in learner.conventions.index.items()})
@@ -122,8 +128,7 @@ def adapt(
         target,
         thresholds=bundle.thresholds,
     )
-    history = loop.run_epochs(learner, recipe.epochs)
-    print("   ", loop.progress(history, recipe.epochs), flush=True)
+    loop.run_epochs(learner, recipe.epochs, after_epoch=shown(recipe))
     weights = {k: v.contiguous() for k, v in learner.average.module.state_dict().items()}
     adapted = replace(source_only, weights=weights, recipe=recipe.described())
     judgement = gate.judge(
@@ -149,8 +154,7 @@ def distilled(data: Data, bundle: Bundle, book: RecipeBook, camera: str) -> Bund
     learner = student.StudentLearner(
         network, recipe, crops.take(learn), crops.take(validate), teacher
     )
-    history = loop.run_epochs(learner, recipe.epochs)
-    print("   ", loop.progress(history, recipe.epochs), flush=True)
+    loop.run_epochs(learner, recipe.epochs, after_epoch=shown(recipe))
     weights = {k: v.contiguous() for k, v in learner.average.module.state_dict().items()}
     return bundle.with_network(STUDENT, Network(recipe.network, weights, recipe.described()))
 

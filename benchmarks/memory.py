@@ -5,8 +5,8 @@
 
 Screens archives of both sizes (real frames, reduced, all files different). Prints the highest
 private resident memory of the driver and of each kind of worker. The exit code is 1 if a kind of
-process took over a tenth more memory for the larger archive. A first job, which is not counted, builds
-the graphs of the bundle, for which its driver needs PyTorch.
+process took over a tenth more memory for the larger archive. A first job, which is not counted,
+builds the graphs of the bundle, for which its driver needs PyTorch.
 """
 
 import argparse
