@@ -24,6 +24,7 @@ import argparse
 import csv
 import json
 import os
+import random
 import re
 import shutil
 import statistics
@@ -47,17 +48,15 @@ STAGES = ("read", "locate", "crop", "segment", "measure")
 
 
 def fill(folder: Path, data: Path, count: int) -> None:
-    """Copy `count` real frames, one from each set in turn, and all of them again if they run out.
+    """Copy `count` real frames in a fixed random order, and all of them again if they run out.
 
-    Bytes after the end of a picture, which change nothing else, make all files different.
+    So any number of the first frames is a sample of all sets. Bytes after the end of a picture, which
+    change nothing else, make all files different.
     """
     with (data / "manifest.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["set"].endswith("_full")]
-    sets: dict[str, list[str]] = {}
-    for row in rows:
-        sets.setdefault(row["set"], []).append(row["image"])
-    most = max(map(len, sets.values()))
-    chosen = [files[i] for i in range(most) for files in sets.values() if i < len(files)]
+    chosen = [row["image"] for row in rows]
+    random.Random(0).shuffle(chosen)
     for number in range(count):
         file = data / chosen[number % len(chosen)]
         content = file.read_bytes() + number.to_bytes(8)
@@ -168,11 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 record(f"job of {FIRST}, {name}", screen("exact")(FIRST))
                 record(f"first row, {name}", first_row(folder, started))
             for profile in shares:
+                screen(profile)(FIRST)  # builds the profile's graphs: no part of the time per frame
                 record(profile, slope(screen(profile), args.frames, MORE[profile]))
                 shares[profile].append(bare(archive, profile, 40))
                 record(f"bare {profile}", sum(shares[profile][-1].values()) / CORES)
             record("one core", slope(screen("exact", cores=1), args.frames // 2))
-            record("plain", plain(archive, folder, 20))
+            record("plain", plain(archive, folder, 40))
             if args.before:
                 record("before", slope(before, args.frames // 2))
     medians = {name: statistics.median(seconds) for name, seconds in rounds.items()}
