@@ -50,8 +50,8 @@ STAGES = ("read", "locate", "crop", "segment", "measure")
 def fill(folder: Path, data: Path, count: int) -> None:
     """Copy `count` real frames in a fixed random order, and all of them again if they run out.
 
-    So any number of the first frames is a sample of all sets. Bytes after the end of a picture, which
-    change nothing else, make all files different.
+    So any number of the first frames is a sample of all sets. Bytes after the end of a picture,
+    which change nothing else, make all files different.
     """
     with (data / "manifest.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["set"].endswith("_full")]
