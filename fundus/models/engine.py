@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import cv2
 import numpy as np
 
 if TYPE_CHECKING:
@@ -127,9 +128,23 @@ def _on_openvino(topology: bytes, weights: bytes, *, exact: bool) -> Answer:
         if shape not in shapes:
             model.reshape(list(shape))
             shapes[shape] = core.compile_model(model, "CPU", settings).create_infer_request()
-        return shapes[shape].infer([np.ascontiguousarray(pictures)])[0].copy()
+        return _probabilities(shapes[shape].infer([np.ascontiguousarray(pictures)])[0], shape[2:])
 
     return run
+
+
+def _probabilities(logits: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """(N, maps, h, w) logits -> (N, maps, H, W) float32 in [0, 1], scaled as the networks do it.
+
+    OpenCV's linear interpolation is PyTorch's bilinear one without aligned corners.
+    """
+    scaled = np.empty((*logits.shape[:2], *size), np.float32)
+    for index in np.ndindex(*logits.shape[:2]):
+        cv2.resize(-logits[index], size[::-1], dst=scaled[index], interpolation=cv2.INTER_LINEAR)
+    with np.errstate(over="ignore"):  # exp of large values is infinite, and its share is 0
+        np.exp(scaled, out=scaled)
+    scaled += 1
+    return np.reciprocal(scaled, out=scaled)
 
 
 def threads() -> int:

@@ -71,11 +71,15 @@ class DeepLab(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1], H and W multiples of 8 -> (N, outputs, H, W) logits."""
+        logits = self.coarse(pictures)
+        return F.interpolate(logits, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
+
+    def coarse(self, pictures: Tensor) -> Tensor:
+        """As `forward`, but (N, outputs, H / 4, W / 4): the logits before they are scaled up."""
         low = self.encoder[:4](pictures)
         high = self.aspp(self.encoder[4:](low))
         high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=False)
-        logits = self.decoder(torch.cat([high, self.low(low)], dim=1))
-        return F.interpolate(logits, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
+        return self.decoder(torch.cat([high, self.low(low)], dim=1))
 
 
 class Ensemble(nn.Module):
@@ -136,6 +140,19 @@ class ToInput(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> float32 in [-1, 1]."""
         return to_input(pictures)
+
+
+class Coarse(nn.Module):
+    """A network's logits before they are scaled up, as a layer of a graph."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) in [-1, 1] -> (N, outputs, H, W) logits, or a quarter of the sides."""
+        network = self.network
+        return network.coarse(pictures) if isinstance(network, DeepLab) else network(pictures)
 
 
 def start_from_imagenet(network: DeepLab, weights: Path | None) -> None:
