@@ -46,7 +46,6 @@ from left_out import CAMERAS, Data, figures, predictions, score, stored_predicti
 
 from fundus.datasets import batches
 from fundus.datasets.batches import Crops
-from fundus.errors import ConfigurationError
 from fundus.models import architectures, networks
 from fundus.models import bundle as bundles
 from fundus.models.bundle import ADAPTED, SOURCE_ONLY, STUDENT, Bundle, Network
@@ -289,7 +288,7 @@ def folds_of(bundle: Bundle) -> dict[str, Network]:
     whole = bundle.networks[SOURCE_ONLY]
     config = whole.config
     if not isinstance(config, architectures.EnsembleConfig) or config.count != len(CAMERAS):
-        raise ConfigurationError("--folds-of: the bundle's segmenter has no member per camera")
+        sys.exit("--folds-of: the bundle's segmenter has no member for each camera left out")
     return {
         camera: Network(
             config.member,

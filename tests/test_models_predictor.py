@@ -149,6 +149,9 @@ def test_graphs_give_the_maps_of_the_network_with_or_without_the_cache(
     torch.manual_seed(0)
     config = DeepLabConfig(aspp_channels=8)
     network = networks.build(config).eval()
+    last = network.decoder[-1]
+    assert isinstance(last, torch.nn.Conv2d)
+    last.weight.data *= 100  # maps with edges, which show how they are scaled up
     stored = Network(config, network.state_dict())
     pictures = torch.randint(0, 255, (11, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():

@@ -52,8 +52,8 @@ def on_cpu(network: Network, *, exact: bool = True) -> Engine:
 def _converted(network: "nn.Module", scratch: Path) -> tuple[bytes, bytes]:
     """Topology and weights of (N, 3, S, S) uint8 RGB -> float32 logits, of side S or less.
 
-    The engine scales the logits up: in OpenVINO this takes a tenth of the time of the network. The
-    front end is called directly, because `openvino.convert_model` sends usage data.
+    The engine scales the logits up, which OpenVINO does slowly for one or two maps. The front end
+    is called directly, because `openvino.convert_model` sends usage data.
     """
     import torch
     from openvino import serialize
