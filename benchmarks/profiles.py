@@ -4,11 +4,11 @@
     OMP_NUM_THREADS=1 python benchmarks/profiles.py --data DATA --eyes 60
 
 Takes up to `--eyes` eyes, spread evenly, from each of four sets with disc and cup in DATA's
-`manifest.csv`. The detector finds their ROIs, and both profiles segment them in turn. Prints for
-each set the mean Dice with the experts' disc and cup and the mean absolute error of the vCDR, for
-`exact` and for `fast`; the mean difference of the two vCDRs of an eye; and the median ratio of the
-CPU times. Eyes in which a profile finds no disc or no cup count with Dice 0 and are left out of the
-vCDR figures.
+`manifest.csv`. Each profile finds their ROIs and segments them, in turn. Prints for each set the
+mean Dice with the experts' disc and cup and the mean absolute error of the vCDR, for `exact` and
+for `fast`; the mean difference of the two vCDRs of an eye; and the median ratio of the CPU times of
+segmentation. Eyes in which a profile finds no cup, or the segmenter no disc, count with Dice 0 and
+are left out of the vCDR figures. Eyes in which a detector finds no disc are left out.
 """
 
 import argparse
@@ -37,14 +37,14 @@ def of_set(name: str, data: Path, eyes: int, predictors: dict[str, Predictor]) -
     faster = []
     for sample in spread(labelled.samples, eyes):
         image, mask = sample.read_image(), sample.read_mask()
-        where = predictors["exact"].place(image, precropped="crop" in name).roi
-        if where is None:
+        rois = {p: one.place(image, precropped="crop" in name).roi for p, one in predictors.items()}
+        if None in rois.values():
             continue
-        side = predictors["exact"].side
-        crop = roi.crop(image, where, side, mirrored=True)[None]
-        outside = margins.outside(where, *mask.shape, side)[None]
         seconds = {}
         for profile, predictor in predictors.items():
+            where, side = rois[profile], predictor.side
+            crop = roi.crop(image, where, side, mirrored=True)[None]
+            outside = margins.outside(where, *mask.shape, side)[None]
             start = time.process_time()
             maps = predictor.segment(crop, outside=outside)[0]
             seconds[profile] = time.process_time() - start

@@ -16,6 +16,8 @@ LEAST_AREA = 0.02
 """Share of the frame that must be exposed."""
 FULL_AREA = 0.97
 """Exposed share of the frame above which it has no visible border."""
+MOST_STEPS, LEAST_STEP = 100, 0.003
+"""Of the circle's fit: it ends after so many steps, or after a step of fewer pixels."""
 
 
 @dataclass(frozen=True)
@@ -114,27 +116,28 @@ def _free_border(region: np.ndarray) -> np.ndarray:
 def _fit(points: np.ndarray) -> tuple[float, float, float] | None:
     """Fit a circle (x, y, radius) to (N, 2) points; None if they are not on a circle.
 
-    Least squares on the distances to the circle, with a soft-L1 loss that limits outliers, from the
-    circle that fits best algebraically (Kasa, IEEE Trans Instrum Meas 1976;25:8).
+    Least squares on the distances to the circle, with a soft-L1 loss that limits outliers, by
+    reweighted Gauss-Newton steps from the circle that fits best algebraically (Kasa, IEEE Trans
+    Instrum Meas 1976;25:8). `scipy.optimize.least_squares` finds the same circle in three times the
+    time, and its import takes half a second.
     """
     if len(points) < 30:
         return None
-
-    def distances(circle: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(points - circle[:2], axis=1) - circle[2]
-
-    def slopes(circle: np.ndarray) -> np.ndarray:
-        away = circle[:2] - points
-        return np.c_[away / np.linalg.norm(away, axis=1, keepdims=True).clip(1e-9), -ones]
-
-    import scipy.optimize  # half a second, which only the processes that read pictures spend
-
     ones = np.ones(len(points))
     (x, y, rest), *_ = np.linalg.lstsq(np.c_[2 * points, ones], (points**2).sum(axis=1))
-    start = np.array([x, y, np.sqrt(rest + x**2 + y**2)])
-    found = scipy.optimize.least_squares(distances, start, slopes, loss="soft_l1", f_scale=1.0)
-    x, y, radius = (float(value) for value in found.x)
-    near = np.abs(distances(found.x)) < 0.03 * radius
+    circle = np.array([x, y, np.sqrt(rest + x**2 + y**2)])
+    for _ in range(MOST_STEPS):
+        away = points - circle[:2]
+        distances = np.sqrt((away**2).sum(axis=1)).clip(1e-9)
+        errors = distances - circle[2]
+        slopes = np.c_[away / distances[:, None], ones]
+        weighted = slopes.T / np.sqrt(1 + errors**2)
+        step, *_ = np.linalg.lstsq(weighted @ slopes, weighted @ errors)
+        circle += step
+        if np.abs(step).max() < LEAST_STEP:
+            break
+    x, y, radius = circle.tolist()
+    near = np.abs(np.linalg.norm(points - circle[:2], axis=1) - radius) < 0.03 * radius
     plausible = radius < 2 * np.ptp(points, axis=0).max()
     return (x, y, radius) if near.mean() > 0.7 and plausible else None
 

@@ -75,8 +75,8 @@ class Ready:
 def ready(bundle: Bundle, *, gpu: bool, profile: Profile = "exact") -> Ready:
     """Prepare a bundle for processes with a GPU, or without one.
 
-    With `fast` a student takes the place of the segmenters that it imitates. On a CPU, only the
-    segmenters of `fast` may compute in bfloat16: the ROI of a frame is that of `exact`.
+    With `fast` a student takes the place of the segmenters that it imitates, and on a CPU the
+    networks may compute in bfloat16.
     """
     fast = profile == "fast" and STUDENT in bundle.networks
     left_out = (SOURCE_ONLY, ADAPTED) if fast else (STUDENT,)
@@ -84,7 +84,7 @@ def ready(bundle: Bundle, *, gpu: bool, profile: Profile = "exact") -> Ready:
     def engine(role: str, network: Network) -> Engine:
         if gpu:
             return Weights(network)
-        return convert.on_cpu(network, exact=profile == "exact" or role == DETECTOR)
+        return convert.on_cpu(network, exact=profile == "exact")
 
     used = {role: one for role, one in bundle.networks.items() if role not in left_out}
     engines = {role: engine(role, network) for role, network in used.items()}

@@ -44,8 +44,9 @@ from fundus.storage.places import Place, open_place
 
 log = logging.getLogger(__name__)
 
-ROWS_PER_TASK, MOST_TASKS = 16, 4096
-"""Objects per reading task: few enough to spread them, more if there would be too many tasks."""
+ROWS_PER_TASK, TASKS_PER_READER, MOST_TASKS = 32, 8, 4096
+"""Objects per reading task. A small archive gets smaller tasks, so that all readers are busy to its
+end; a very large one gets larger tasks."""
 LEAST_ROWS, MOST_ROWS, FILES = 64, 2048, 256
 """Rows per file, which are lost per writer if the run is killed, and files per round: few files for
 readers, soon written."""
@@ -253,7 +254,7 @@ def _rows(
 ) -> Dataset:
     """The chain: objects -> crops of their discs -> rows -> files."""
     where = placement(reachable(), logs.name_run(run.run_id), smallest_node())
-    share = min(ROWS_PER_TASK, math.ceil(todo.num_rows / (2 * where.readers)))
+    share = min(ROWS_PER_TASK, math.ceil(todo.num_rows / (TASKS_PER_READER * where.readers)))
     share = max(share, math.ceil(todo.num_rows / MOST_TASKS))
     tried = attempts.shared()
     # Slices of the table in this process: read_parquet and a repartition took 6 s more, and

@@ -30,7 +30,8 @@ READERS_PER_LIGHT = 4
 PER_READER = 0.001
 """Amount of the resource `READER` per reader, so small that CPUs decide how many readers fit."""
 READ_MEMORY = 1 << 30
-"""Bytes: four frames of 12 megapixels, each decoded in a child, take 0.4 GiB."""
+"""Bytes: a decoding child with a frame of 12 megapixels, eight working frames and the maps of eight
+eyes take less."""
 NO_PROGRESS_S = 20 * 60
 """Seconds without progress after which Ray Data gives up. A node may take ten minutes to start."""
 

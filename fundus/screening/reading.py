@@ -26,10 +26,10 @@ ENTRY = ("source", "etag", "size", "status", "error")
 """The columns of an `Entry`, in the order of its fields."""
 AT_ONCE = 8
 """Objects that one reader fetches at the same time."""
-OBJECTS_TOGETHER = 4
+OBJECTS_TOGETHER = 8
 """Objects whose attempts are noted by one call."""
-FRAMES_TOGETHER = 4
-"""Pictures that are collected before they are passed on; a frame of 12 megapixels takes 36 MB."""
+FRAMES_TOGETHER = 8
+"""Pictures that are collected before they are passed on; a working frame takes 2 to 4 MB."""
 TASK_S, OBJECT_S, MEGABYTE_S = 60.0, 0.3, 0.3
 """Longest duration of a reading task, because a spot instance gets two minutes' notice; estimated
 core seconds per object and per megabyte. A JPEG of 0.6 MB and 3.6 megapixels took 0.6 s on a busy

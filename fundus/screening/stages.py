@@ -25,7 +25,7 @@ from fundus.screening.columns import Batch
 from fundus.screening.models import Locate, Segment
 from fundus.screening.reading import Read
 
-CROPS_PER_BATCH = 4
+CROPS_PER_BATCH = 8
 """Eyes whose maps are in memory at once in one process."""
 
 
