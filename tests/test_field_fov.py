@@ -3,8 +3,11 @@ import csv
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import least_squares
 
-from fundus.field.fov import field_of_view
+from fundus.field.fov import circle_of, field_of_view
 from fundus.images.decode import decode
 
 
@@ -42,6 +45,26 @@ def test_a_label_in_the_border_and_a_shadow_in_the_field_do_not_move_the_circle(
     image[300:420, 600:700] = 5
     field = field_of_view(image)
     assert np.hypot(field.x - 400, field.y - 300) < 12 and abs(field.radius - 280) < 12
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    arc=st.floats(2.0, 6.28),
+    noise=st.floats(0.05, 1.0),
+    outliers=st.integers(0, 20),
+)
+def test_the_circle_is_the_one_of_a_robust_least_squares_fit(seed, arc, noise, outliers):
+    random = np.random.default_rng(seed)
+    angles = random.uniform(0, arc, 200)
+    points = np.c_[np.cos(angles), np.sin(angles)] * 150 + random.normal(190, noise, (200, 2))
+    points[:outliers] = random.uniform(100, 280, (outliers, 2))
+
+    def distances(circle):
+        return np.linalg.norm(points - circle[:2], axis=1) - circle[2]
+
+    expected = least_squares(distances, (190, 190, 150), loss="soft_l1", xtol=1e-10, ftol=1e-10).x
+    np.testing.assert_allclose(circle_of(points), expected, atol=0.1)
 
 
 def test_a_frame_exposed_throughout_is_all_field():

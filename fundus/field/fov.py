@@ -75,7 +75,7 @@ def exposure(image: np.ndarray) -> Exposure:
     region = _largest(labels, boxes[:, cv2.CC_STAT_AREA])
     if region is None:
         return Exposure(small, boxes, None, None)
-    circle = None if region.mean() > FULL_AREA else _fit(_free_border(region))
+    circle = None if region.mean() > FULL_AREA else circle_of(_free_border(region))
     x, y, radius = (factor * value for value in circle or _span(region))
     return Exposure(small, boxes, region, FieldOfView(left + x, top + y, radius))
 
@@ -113,7 +113,7 @@ def _free_border(region: np.ndarray) -> np.ndarray:
     return np.argwhere(border)[:, ::-1] + 0.5
 
 
-def _fit(points: np.ndarray) -> tuple[float, float, float] | None:
+def circle_of(points: np.ndarray) -> tuple[float, float, float] | None:
     """Fit a circle (x, y, radius) to (N, 2) points; None if they are not on a circle.
 
     Least squares on the distances to the circle, with a soft-L1 loss that limits outliers, by
