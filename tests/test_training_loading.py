@@ -1,6 +1,9 @@
 """Batches are made ahead of the training, and do not depend on who makes them."""
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -20,10 +23,13 @@ def numbers(*seed: int, processes: int = 0) -> list[list[float]]:
 
 @pytest.mark.parametrize("processes", [1, 3])
 def test_batches_are_the_same_for_any_number_of_processes(processes: int) -> None:
-    assert numbers(7, 0, processes=processes) == numbers(7, 0)
-    assert [len(one) for one in numbers(7, 0)] == PLANS
-    makers = {pid for *_, pid in loaded(PLANS, drawn, 7, processes=processes)}
-    assert os.getpid() not in makers and len(makers) == processes
+    # In a process of its own: this one may run threads of Ray and of S3, and should not be forked.
+    command = [sys.executable, __file__, str(processes)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["numbers"] == numbers(7, 0)
+    assert [len(one) for one in found["numbers"]] == PLANS
+    assert found["parent"] not in found["makers"] and len(found["makers"]) == processes
 
 
 def test_each_seed_and_each_batch_has_draws_of_its_own() -> None:
@@ -42,3 +48,10 @@ def test_the_generator_of_the_training_is_left_alone() -> None:
 
 def test_the_names_of_the_sets_stay_tuples() -> None:
     assert next(iter(loaded(PLANS, drawn, 7)))[1] == ("set",) * 3
+
+
+if __name__ == "__main__":
+    processes = int(sys.argv[1])
+    makers = {pid for *_, pid in loaded(PLANS, drawn, 7, processes=processes)}
+    found = numbers(7, 0, processes=processes)
+    json.dump({"numbers": found, "makers": sorted(makers), "parent": os.getpid()}, sys.stdout)

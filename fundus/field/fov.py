@@ -118,8 +118,8 @@ def circle_of(points: np.ndarray) -> tuple[float, float, float] | None:
 
     Least squares on the distances to the circle, with a soft-L1 loss that limits outliers, by
     reweighted Gauss-Newton steps from the circle that fits best algebraically (Kasa, IEEE Trans
-    Instrum Meas 1976;25:8). `scipy.optimize.least_squares` finds the same circle in three times the
-    time, and its import takes half a second.
+    Instrum Meas 1976;25:8). `scipy.optimize.least_squares` finds the same circle more slowly, and
+    its import delays the first row of a screening.
     """
     if len(points) < 30:
         return None
