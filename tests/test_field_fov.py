@@ -47,7 +47,7 @@ def test_a_label_in_the_border_and_a_shadow_in_the_field_do_not_move_the_circle(
     assert np.hypot(field.x - 400, field.y - 300) < 12 and abs(field.radius - 280) < 12
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     arc=st.floats(2.0, 6.28),

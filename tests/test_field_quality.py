@@ -136,3 +136,12 @@ def test_the_caller_can_choose_the_thresholds():
 @pytest.mark.parametrize("name", CAMERAS)
 def test_drawn_frames_are_gradable(name):
     assert [reason(draw(CAMERAS[name](), seed).image) for seed in range(6)] == [None] * 6
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_sharpness_is_that_of_the_green_channel_alone(channel):
+    image = np.full((512, 512, 3), (150, 80, 40), np.uint8)
+    whole = assess(image, crop=True).measures["sharpness"]
+    image[..., channel] += np.random.default_rng(0).integers(0, 30, (512, 512)).astype(np.uint8)
+    noisy = assess(image, crop=True).measures["sharpness"]
+    assert (noisy > whole + 0.003) == (channel == 1)

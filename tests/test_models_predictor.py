@@ -24,7 +24,7 @@ from fundus.models.architectures import DeepLabConfig
 from fundus.models.bundle import DETECTOR, SOURCE_ONLY, BundleError, Network
 from fundus.models.engine import Graphs, Weights
 from fundus.models.predictor import Predictor, centre_inside, locate, ready
-from fundus.models.turns import seen_by, turned, turned_back, turns
+from fundus.models.turns import PROFILES, seen_by, turned, turned_back, turns
 
 
 def test_each_turn_is_undone_and_no_two_are_alike() -> None:
@@ -100,6 +100,13 @@ def test_the_fast_profile_makes_two_passes_per_network_and_four_networks_see_eve
     # On a CPU that has bfloat16, `fast` computes in it.
     np.testing.assert_allclose(some, every[:, seen_by("fast", 0)], atol=2e-3)
     assert sorted(turn for member in range(4) for turn in seen_by("fast", member)) == [*range(8)]
+
+
+def test_all_networks_of_exact_and_none_of_fast_are_kept_to_float32() -> None:
+    for profile in PROFILES:
+        engines = ready(tiny_bundle(), gpu=False, profile=profile).engines
+        assert DETECTOR in engines
+        assert {one.exact for one in engines.values()} == {profile == "exact"}  # type: ignore[attr-defined]
 
 
 def test_the_members_of_an_ensemble_give_separate_maps() -> None:

@@ -81,13 +81,13 @@ def ready(bundle: Bundle, *, gpu: bool, profile: Profile = "exact") -> Ready:
     fast = profile == "fast" and STUDENT in bundle.networks
     left_out = (SOURCE_ONLY, ADAPTED) if fast else (STUDENT,)
 
-    def engine(role: str, network: Network) -> Engine:
+    def engine(network: Network) -> Engine:
         if gpu:
             return Weights(network)
         return convert.on_cpu(network, exact=profile == "exact")
 
     used = {role: one for role, one in bundle.networks.items() if role not in left_out}
-    engines = {role: engine(role, network) for role, network in used.items()}
+    engines = {role: engine(network) for role, network in used.items()}
     return Ready(engines, bundle.preprocessing, bundle.thresholds, profile)
 
 
